@@ -1,0 +1,24 @@
+# msa_library(NAME DEPENDS…): src/NAME as a static library of all its .cc files, with the include root src/.
+# The dependencies given are the only folders it may include from (tests/include_directions checks the sources too).
+add_library(msa_options INTERFACE)
+target_include_directories(msa_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(msa_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(MSA_SANITIZE)
+  target_compile_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE})
+endif()
+
+function(msa_library name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
+  add_library(msa_${name} STATIC ${sources})
+  target_link_libraries(msa_${name} PUBLIC msa_options ${ARG_DEPENDS})
+endfunction()
+
+# msa_test(NAME LIBS…): tests/NAME_test.cc as one GoogleTest program, one ctest entry.
+function(msa_test name)
+  add_executable(${name}_test ${name}_test.cc)
+  target_link_libraries(${name}_test PRIVATE ${ARGN} GTest::gtest_main GTest::gmock)
+  target_compile_definitions(${name}_test PRIVATE MSA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name}_test)
+endfunction()

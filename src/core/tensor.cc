@@ -1,0 +1,62 @@
+#include "core/tensor.h"
+
+#include <algorithm>
+
+namespace msa {
+
+Tensor::Tensor(void* data, DType dtype, std::initializer_list<int64_t> dims, Device device)
+    : Tensor(data, dtype, dims.begin(), static_cast<int>(dims.size()), device) {}
+
+Tensor::Tensor(void* data, DType dtype, const int64_t* dims, int rank, Device device)
+    : data(data), dtype(dtype), rank(rank), device(device) {
+  MSA_CHECK(rank >= 1 && rank <= kMaxRank);
+  std::copy(dims, dims + rank, shape.begin());
+  row_bytes = dense_row_bytes();
+}
+
+Tensor Tensor::of_const(const void* data, DType dtype, std::initializer_list<int64_t> dims, Device device) {
+  return Tensor(const_cast<void*>(data), dtype, dims, device);
+}
+
+int64_t Tensor::row_elements() const {
+  int64_t n = 1;
+  for (int i = 1; i < rank; ++i) n *= dim(i);
+  return n;
+}
+
+int64_t Tensor::dense_row_bytes() const {
+  const DTypeTraits t = traits(dtype);
+  return row_elements() * t.block_bytes / t.block_elements;
+}
+
+Tensor Tensor::slice_rows(int64_t begin, int64_t end) const {
+  MSA_CHECK(0 <= begin && begin <= end && end <= rows());
+  Tensor t = *this;
+  t.data = row<char>(begin);
+  t.shape[0] = end - begin;
+  return t;
+}
+
+Tensor Tensor::slice_columns(int64_t begin, int64_t end) const {
+  MSA_CHECK(rank == 2 && !is_quantised(dtype) && 0 <= begin && begin <= end && end <= dim(1));
+  Tensor t = *this;
+  t.data = as<char>() + begin * traits(dtype).block_bytes;
+  t.shape[1] = end - begin;
+  return t;
+}
+
+Tensor Tensor::reshape(std::initializer_list<int64_t> dims) const {
+  MSA_CHECK(is_dense());
+  Tensor t(data, dtype, dims, device);
+  MSA_CHECK(t.elements() == elements());
+  return t;
+}
+
+std::string Tensor::describe() const {
+  std::string text = traits(dtype).name;
+  text += " [";
+  for (int i = 0; i < rank; ++i) text += (i ? ", " : "") + std::to_string(dim(i));
+  return text + "]";
+}
+
+}  // namespace msa

@@ -1,0 +1,41 @@
+// The shape of a model and of its memory, read from config.json or from a GGUF file's header.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace msa {
+
+enum class Architecture { kQwen3, kLlama };  // Qwen3 normalises each q and k head; Llama does not
+
+/// How a routing query meets a routing key. The paper uses cosine; the public code falls back to the scaled dot
+/// product when `aux_loss_method` is not INFONCE.
+enum class RouterSimilarity { kCosine, kScaledDot };
+
+struct MemoryConfig {
+  std::vector<int> routing_layers;  // ascending
+  int chunk_tokens = 64;            // P
+  int top_k_documents = 16;
+  RouterSimilarity similarity = RouterSimilarity::kCosine;
+};
+
+struct ModelConfig {
+  Architecture architecture = Architecture::kLlama;
+  int n_layers = 0;      // L
+  int hidden = 0;
+  int n_heads = 0;       // H
+  int n_kv_heads = 0;    // G
+  int head_dim = 0;      // d
+  int intermediate = 0;
+  int vocab = 0;
+  int max_positions = 0;
+  float rope_theta = 10000.0f;
+  float rms_eps = 1e-5f;
+  bool tied_embeddings = false;
+  MemoryConfig memory;
+
+  bool is_routing(int layer) const;
+  int q_size() const { return n_heads * head_dim; }
+  int kv_size() const { return n_kv_heads * head_dim; }
+};
+
+}  // namespace msa

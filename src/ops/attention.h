@@ -1,0 +1,28 @@
+// Scaled dot-product attention with grouped key/value heads, softmax in float32.
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace msa {
+
+/// Stage 1: packed documents, causal inside each, nothing across (DESIGN: "Encode").
+/// q F32|BF16 [T, H, d], k and v F32|BF16 [T, G, d] (rows may be strided), out F32|BF16 [T, H, d].
+/// Sequence s holds rows [starts[s], starts[s + 1]); starts[0] = 0, starts.back() = T. Scores are scaled by d^-1/2.
+void packed_causal_attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v,
+                             std::span<const int64_t> starts, const Tensor& out);
+
+/// A run of keys and values: k, v [S, G, d] F32 or BF16, rows may be strided.
+struct KeyValueSpan {
+  Tensor k;
+  Tensor v;
+};
+
+/// Stages 2 and 3: T query rows see every row of `prefix` (template head, content of the selected chunks) and, of
+/// `local` [S0 + T, G, d], row t sees the first S0 + t + 1. q F32|BF16 [T, H, d], out F32|BF16 [T, H, d].
+void prefixed_attention(Context& context, const Tensor& q, std::span<const KeyValueSpan> prefix,
+                        const KeyValueSpan& local, const Tensor& out);
+
+}  // namespace msa

@@ -1,0 +1,56 @@
+// y = x Wᵀ, the matrix product behind every projection.
+#pragma once
+#include <memory>
+
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace msa {
+
+/// How a weight is held and multiplied.
+enum class LinearFormat {
+  kF32,        // float32 throughout: the reference precision
+  kBF16,       // bf16 operands, float32 accumulation (AVX512-BF16 or AMX; emulated and slow elsewhere)
+  kInt8,       // int8 weights, one scale per output row; activations quantised per row (VNNI)
+};
+
+/// How a weight is held for products with very few rows (decoding), where reading it is the cost.
+enum class DecodeFormat {
+  kSame,  // as LinearFormat
+  kQ8_0,  // GGUF Q8_0 blocks, activations quantised to int8 per block
+  kFile,  // the quantised blocks of the given weight itself (Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K): no second copy
+};
+
+/// A weight [out, in] made ready once (packed for the product at hand), then shared read-only by any number of contexts.
+class Linear {
+ public:
+  struct Options {
+    LinearFormat format = LinearFormat::kF32;
+    DecodeFormat decode = DecodeFormat::kSame;
+  };
+
+  Linear() = default;
+  /// `weight` [out, in] of any type, quantised ones included; kFile keeps a view on it, so its memory must outlive this.
+  Linear(Context& context, const Tensor& weight, const Options& options);
+
+  int64_t in_features() const;
+  int64_t out_features() const;
+  bool empty() const { return impl_ == nullptr; }
+
+  /// x [T, in] F32 or BF16 (rows may be strided) → y [T, out] F32 or BF16 (rows may be strided).
+  /// `accumulate` adds to y (F32 only): the residual connection.
+  void forward(Context& context, const Tensor& x, const Tensor& y, bool accumulate = false) const;
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// The fastest format of this processor that keeps the model's quality: kBF16 where AVX512-BF16 or AMX is there, else kF32.
+LinearFormat default_linear_format();
+
+/// Dequantises rows [begin, end) of `weight` [out, in] of any type into `out` F32 [end - begin, in].
+void dequantise_rows(Context& context, const Tensor& weight, int64_t begin, int64_t end, const Tensor& out);
+
+}  // namespace msa

@@ -1,0 +1,12 @@
+// The routing scan: for every key the largest inner product with any query row (DESIGN section 1, "Route").
+#pragma once
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace msa {
+
+/// queries F32 [M, n], keys F32|BF16 [N, n] → out F32 [N], out[j] = max over m of ⟨queries[m], keys[j]⟩, float32
+/// accumulation. Streams the keys once; the M x N score matrix never reaches memory. M >= 1.
+void max_inner_product(Context& context, const Tensor& queries, const Tensor& keys, const Tensor& out);
+
+}  // namespace msa

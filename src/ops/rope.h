@@ -1,0 +1,24 @@
+// Rotary position embedding, halves rotated against each other (the Hugging Face layout).
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace msa {
+
+/// cos and sin of position · theta^(-2i/d), float32, for positions [0, max_positions).
+struct RopeTable {
+  RopeTable() = default;
+  RopeTable(int head_dim, float theta, int max_positions);
+  int head_dim = 0;
+  int max_positions = 0;
+  std::vector<float> cos_sin;  // [max_positions, 2, head_dim / 2]
+};
+
+/// x F32 [T, heads, d] in place (rows may be strided); positions [T], each below table.max_positions.
+void rope(Context& context, const RopeTable& table, std::span<const int32_t> positions, const Tensor& x);
+
+}  // namespace msa
