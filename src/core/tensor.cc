@@ -4,18 +4,18 @@
 
 namespace msa {
 
-Tensor::Tensor(void* data, DType dtype, std::initializer_list<int64_t> dims, Device device)
-    : Tensor(data, dtype, dims.begin(), static_cast<int>(dims.size()), device) {}
+Tensor::Tensor(void* memory, DType type, std::initializer_list<int64_t> dims, Device where)
+    : Tensor(memory, type, dims.begin(), static_cast<int>(dims.size()), where) {}
 
-Tensor::Tensor(void* data, DType dtype, const int64_t* dims, int rank, Device device)
-    : data(data), dtype(dtype), rank(rank), device(device) {
+Tensor::Tensor(void* memory, DType type, const int64_t* dims, int n_dims, Device where)
+    : data(memory), dtype(type), rank(n_dims), device(where) {
   MSA_CHECK(rank >= 1 && rank <= kMaxRank);
-  std::copy(dims, dims + rank, shape.begin());
+  std::copy(dims, dims + n_dims, shape.begin());
   row_bytes = dense_row_bytes();
 }
 
-Tensor Tensor::of_const(const void* data, DType dtype, std::initializer_list<int64_t> dims, Device device) {
-  return Tensor(const_cast<void*>(data), dtype, dims, device);
+Tensor Tensor::of_const(const void* memory, DType type, std::initializer_list<int64_t> dims, Device where) {
+  return Tensor(const_cast<void*>(memory), type, dims, where);
 }
 
 int64_t Tensor::row_elements() const {

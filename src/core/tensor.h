@@ -30,10 +30,10 @@ struct Tensor {
   Device device;
 
   Tensor() = default;
-  Tensor(void* data, DType dtype, std::initializer_list<int64_t> dims, Device device = {});
-  Tensor(void* data, DType dtype, const int64_t* dims, int rank, Device device = {});
+  Tensor(void* memory, DType type, std::initializer_list<int64_t> dims, Device where = {});
+  Tensor(void* memory, DType type, const int64_t* dims, int n_dims, Device where = {});
   /// Views memory that must only be read; writing through such a view is our own mistake.
-  static Tensor of_const(const void* data, DType dtype, std::initializer_list<int64_t> dims, Device device = {});
+  static Tensor of_const(const void* memory, DType type, std::initializer_list<int64_t> dims, Device where = {});
 
   bool empty() const { return data == nullptr; }
   int64_t dim(int i) const { return shape[static_cast<size_t>(i)]; }
