@@ -1,0 +1,75 @@
+#include "core/quant.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+namespace msa {
+namespace {
+
+struct Golden {
+  DType type;
+  const char* block;  // hexadecimal
+  std::vector<float> values;
+};
+
+const std::vector<Golden> kGoldens = {
+#include "quant_golden.inc"
+};
+
+std::string from_hex(const std::string& hex) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
+TEST(Quant, DecodesEveryTypeAsGgufDoes) {
+  EXPECT_EQ(kGoldens.size(), 8u);
+  for (const Golden& golden : kGoldens) {
+    SCOPED_TRACE(traits(golden.type).name);
+    std::string unaligned = from_hex(golden.block);
+    unaligned.insert(unaligned.begin(), 0);
+    std::vector<float> values(golden.values.size());
+    dequantise_row(golden.type, unaligned.data() + 1, static_cast<int64_t>(values.size()), values.data());
+    EXPECT_EQ(values, golden.values);
+  }
+}
+
+TEST(Quant, EncodesQ8_0WithTheSameBitsAsGguf) {
+  const float x[] = MSA_Q8_0_INPUT;
+  std::string block(34, '\0');
+  quantise_row(DType::kQ8_0, x, 32, block.data());
+  EXPECT_EQ(block, from_hex(MSA_Q8_0_BLOCK));
+}
+
+TEST(Quant, EncodesPlainTypesBackToTheSameBits) {
+  for (const Golden& golden : kGoldens) {
+    if (is_quantised(golden.type)) continue;
+    std::string row = from_hex(golden.block);
+    const std::string expected = row;
+    row.assign(row.size(), '\0');
+    quantise_row(golden.type, golden.values.data(), static_cast<int64_t>(golden.values.size()), row.data());
+    EXPECT_EQ(row, expected);
+  }
+}
+
+TEST(Quant, Q8_0SurvivesZerosTinyAndBrokenValues) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float x : {0.0f, 1e-44f, nan, inf, -inf, std::numeric_limits<float>::max()}) {
+    std::vector<float> values(64, x);
+    values[3] = 0.5f;
+    std::string row(68, '\0');
+    quantise_row(DType::kQ8_0, values.data(), 64, row.data());
+    dequantise_row(DType::kQ8_0, row.data(), 64, values.data());
+  }
+}
+
+}  // namespace
+}  // namespace msa
