@@ -1,0 +1,49 @@
+#include "bank/snapshot.h"
+
+namespace msa {
+
+LiveFlags LiveFlags::all(const Segment& segment) {
+  LiveFlags live;
+  live.flags_ = std::make_shared<const std::vector<uint8_t>>(static_cast<size_t>(segment.n_documents()), uint8_t{1});
+  live.n_documents_ = segment.n_documents();
+  live.n_chunks_ = segment.n_chunks();
+  return live;
+}
+
+LiveFlags LiveFlags::without(const Segment& segment, std::span<const int64_t> indices) const {
+  auto flags = std::make_shared<std::vector<uint8_t>>(*flags_);
+  LiveFlags live = *this;
+  for (const int64_t index : indices) {
+    uint8_t& flag = flags->at(static_cast<size_t>(index));
+    if (flag == 0) continue;
+    flag = 0;
+    --live.n_documents_;
+    const auto starts = segment.chunk_starts().subspan(static_cast<size_t>(index), 2);
+    live.n_chunks_ -= starts[1] - starts[0];
+  }
+  live.flags_ = std::move(flags);
+  return live;
+}
+
+int64_t Snapshot::n_documents() const {
+  int64_t n = 0;
+  for (const LiveFlags& flags : live) n += flags.n_documents();
+  return n;
+}
+
+int64_t Snapshot::n_chunks() const {
+  int64_t n = 0;
+  for (const LiveFlags& flags : live) n += flags.n_chunks();
+  return n;
+}
+
+std::optional<Snapshot::Slot> Snapshot::find(DocumentId id) const {
+  for (size_t s = 0; s < segments.size(); ++s) {
+    if (id < segments[s]->ids().front() || id > segments[s]->ids().back()) continue;
+    const std::optional<int64_t> index = segments[s]->find(id);
+    if (index && live[s][static_cast<size_t>(*index)] != 0) return Slot{static_cast<int>(s), *index};
+  }
+  return std::nullopt;
+}
+
+}  // namespace msa

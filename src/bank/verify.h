@@ -1,0 +1,18 @@
+// The bank's self-examination: every checksum, every reference between tables and segments.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bank/document_store.h"
+
+namespace msa {
+
+using SegmentOpener = std::function<std::shared_ptr<const Segment>(const SegmentRow&)>;
+
+/// A sentence for each problem; an Error of the opener is one.
+std::vector<std::string> verify_bank(const DocumentStore& store, const SegmentOpener& open_segment,
+                                     const Bank::Progress& progress);
+
+}  // namespace msa

@@ -1,0 +1,57 @@
+// Routing (DESIGN section 1, "Route"): scores of every document of a snapshot for one layer's query, and the best k.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "bank/snapshot.h"
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace msa {
+
+/// How a query head meets a key: kCosine normalises the head (keys are stored normalised); kScaledDot takes the raw
+/// product times d^-1/2.
+enum class Similarity { kCosine, kScaledDot };
+
+struct ScoredDocument {
+  DocumentId id = 0;
+  float score = 0;
+  int segment = 0;
+  int64_t index = 0;  // of the document in its segment
+};
+
+/// q F32 [n, H·d] raw router projections → out F32 [n, G·d]: heads scaled as `similarity` says, summed over each
+/// G-group, divided by H. The mean over heads is linear in the key, so one product with a key gives the whole score.
+void fold_query_heads(const Tensor& q, Similarity similarity, int n_heads, int kv_heads, const Tensor& out);
+
+/// Scores one snapshot; const and shareable between threads that have their own Context.
+/// A slot is a document's place in the snapshot: all documents, dead ones too, segments in order.
+class Router {
+ public:
+  Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads);
+
+  const Snapshot& snapshot() const { return *snapshot_; }
+  int64_t n_slots() const { return slot_starts_.back(); }
+
+  /// q F32 [n_routed, H·d] raw projections, n_routed >= 1 → document_scores [n_slots]: the largest score of any chunk
+  /// with any token; -inf where the document is dead or `allowed` [n_slots] (empty = all) is 0.
+  void score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
+             std::span<const uint8_t> allowed = {}) const;
+
+  ScoredDocument slot(int64_t slot) const;  // score 0
+
+  /// The k best of `document_scores` [n_slots], highest first, ties by lower id; fewer where fewer exceed -inf.
+  /// Slots whose `allowed` [n_slots] (empty = all) is 0 are left out.
+  std::vector<ScoredDocument> top_k(std::span<const float> document_scores, int k,
+                                    std::span<const uint8_t> allowed = {}) const;
+
+ private:
+  std::shared_ptr<const Snapshot> snapshot_;
+  Similarity similarity_;
+  int n_heads_;
+  std::vector<int64_t> slot_starts_;  // [segments + 1]
+};
+
+}  // namespace msa
