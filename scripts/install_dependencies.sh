@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the build, the tests and the demo need. Does nothing when all are there.
+# Usage: scripts/install_dependencies.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+packages=(
+  build-essential cmake ninja-build pkg-config ccache           # tools of the build
+  libdnnl-dev libhwy-dev                                        # matrix products, SIMD
+  nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev      # JSON, command line, log
+  libsqlite3-dev libpcre2-dev libxml2-dev                       # documents, pre-tokeniser, HTML
+  libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
+  poppler-utils                                                 # text of PDF files
+  libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
+  python3 python3-venv python3-pip                              # set-up of the model, comparison tests
+  clang-format git ca-certificates                              # house tests
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  state=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+  [[ $state == installed ]] || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+  step "Debian packages: all ${#packages[@]} are installed"
+  exit 0
+fi
+
+command -v apt-get >/dev/null || die "this system has no apt-get" "install by hand: ${missing[*]}"
+step "installing ${#missing[@]} Debian packages: ${missing[*]}"
+retry 3 as_root apt-get update -qq || die "apt-get update failed" "check the network and the package sources"
+log="$root/build/apt.log"
+mkdir -p "$root/build"
+if ! as_root apt-get install --yes --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  die "apt-get install failed (whole log: build/apt.log)" "install by hand: ${missing[*]}"
+fi
+step "installed ${#missing[@]} Debian packages"
