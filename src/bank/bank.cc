@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +14,8 @@
 #include "bank/segment_file.h"
 #include "bank/segment_format.h"
 #include "bank/verify.h"
+#include "io/checksum.h"
+#include "io/file.h"
 
 namespace msa {
 namespace fs = std::filesystem;
@@ -82,16 +83,7 @@ std::shared_ptr<const Snapshot> next_snapshot(const Snapshot& before, const Stor
 
 }  // namespace
 
-std::string content_hash(std::string_view text) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(text.data(), text.size()));
-  std::string hex;
-  for (const unsigned char byte : canonical.digest) {
-    hex += "0123456789abcdef"[byte >> 4];
-    hex += "0123456789abcdef"[byte & 15];
-  }
-  return hex;
-}
+std::string content_hash(std::string_view text) { return xxh3_128_hex(text.data(), text.size()); }
 
 /// Held while a bank is open for writing; the kernel drops it when the process ends, however it ends.
 class Bank::WriterLock {
@@ -156,8 +148,8 @@ std::unique_ptr<Bank> Bank::open_folder(const fs::path& path, const BankShape* s
   if (store == nullptr) {
     make_folder(path / "segments");
     store = DocumentStore::create(path / kDatabase, *shape);
-    sync_folder(path);
-    sync_folder(fs::absolute(path).parent_path());
+    sync_directory(path.string());
+    sync_directory(fs::absolute(path).parent_path().string());
   }
   if (shape != nullptr) require_same_shape(store->shape(), *shape, path.string());
   std::unique_ptr<Bank> bank(new Bank(path, mode, std::move(lock), std::move(store)));

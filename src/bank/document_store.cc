@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kApplicationId = 0x4d534142;  // "MSAB"
 constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kMaxNumber = int64_t{1} << 53;  // of ids and segments; exact in JSON, far from overflow
 constexpr int kBusyTimeoutMs = 10000;
 
 constexpr const char* kSchema = R"sql(
@@ -303,8 +304,11 @@ void DocumentStore::read_shape() {
   }
   shape_.dtype = dtype == "BF16" ? DType::kBF16 : DType::kF32;
   check_shape(shape_, db_->where);
-  if (row.integer(6) < 1 || row.integer(7) < 1) {
-    throw Error("next_id and next_segment must be at least 1", db_->where, "restore the bank from a copy");
+  const int64_t last_id = db_->number("SELECT coalesce(max(id), 0) FROM documents");
+  const int64_t last_segment = db_->number("SELECT coalesce(max(number), 0) FROM segments");
+  if (row.integer(6) <= last_id || row.integer(7) <= last_segment ||
+      std::max(row.integer(6), row.integer(7)) > kMaxNumber) {
+    throw Error("next_id or next_segment is already taken", db_->where, "restore the bank from a copy");
   }
 }
 

@@ -1,12 +1,11 @@
 #include "bank/segment.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
 #include <functional>
 
 #include "bank/segment_format.h"
+#include "io/checksum.h"
 
 namespace msa {
 namespace {
@@ -125,7 +124,7 @@ std::shared_ptr<const Segment> Segment::view(std::shared_ptr<const void> owner, 
   const SegmentLayout layout = checked_layout(header, found, where);
   uint64_t checksum = 0;
   std::memcpy(&checksum, bytes.data() + layout.checksum, sizeof checksum);
-  if (checksum != XXH3_64bits(bytes.data(), layout.checksum)) {
+  if (checksum != xxh3_64(bytes.data(), layout.checksum)) {
     throw Error("the checksum of the segment's header does not match", where, kRestore);
   }
   check_same_shape(found, shape, where);
@@ -184,7 +183,7 @@ std::vector<std::string> Segment::verify() const {
   for (size_t i = 0; i < block_checksums_.size(); ++i) {
     const size_t begin = i * kSegmentBlockBytes;
     const auto block = data.subspan(begin, std::min(kSegmentBlockBytes, data.size() - begin));
-    if (XXH3_64bits(block.data(), block.size()) == block_checksums_[i]) continue;
+    if (xxh3_64(block.data(), block.size()) == block_checksums_[i]) continue;
     problems.push_back(where_ + ": the checksum of bytes " + std::to_string(data_begin_ + begin) + " to " +
                        std::to_string(data_begin_ + begin + block.size() - 1) + " does not match");
   }

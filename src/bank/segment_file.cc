@@ -1,96 +1,30 @@
 #include "bank/segment_file.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <string>
 
 #include "bank/segment_format.h"
 #include "core/log.h"
+#include "io/file.h"
 
 namespace msa {
 namespace fs = std::filesystem;
 namespace {
 
-[[noreturn]] void fail(const std::string& what, const fs::path& where, int error) {
-  const char* fix = "check the disk and the permissions of the bank's folder";
-  if (error == ENOSPC || error == EDQUOT) fix = "free space on the disk";
-  throw Error(what + ": " + std::strerror(error), where.string(), fix);
+[[noreturn]] void fail(const std::string& what, const fs::path& where, const std::error_code& error) {
+  throw Error(what + ": " + error.message(), where.string(), "check the disk and the permissions of the bank's folder");
 }
-
-/// A file descriptor that closes itself.
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags) : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
-    if (fd_ < 0) fail("cannot be opened", path, errno);
-  }
-  ~Descriptor() { ::close(fd_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return fd_; }
-
-  void write_at(uint64_t offset, std::span<const std::byte> bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail("cannot be written", path_, errno);
-      bytes = bytes.subspan(static_cast<size_t>(n));
-      offset += static_cast<uint64_t>(n);
-    }
-  }
-
-  void sync() const {
-    if (::fsync(fd_) != 0) fail("cannot be synced", path_, errno);
-  }
-
- private:
-  fs::path path_;
-  int fd_;
-};
-
-/// The whole file, mapped for reading.
-class Mapping {
- public:
-  explicit Mapping(const fs::path& path) {
-    const Descriptor file(path, O_RDONLY);
-    struct stat status {};
-    if (::fstat(file.get(), &status) != 0) fail("cannot be read", path, errno);
-    if (!S_ISREG(status.st_mode)) throw Error("is no file", path.string());
-    size_ = static_cast<size_t>(status.st_size);
-    if (size_ == 0) return;
-    data_ = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
-    if (data_ == MAP_FAILED) fail("cannot be mapped", path, errno);
-  }
-  ~Mapping() {
-    if (size_ != 0) ::munmap(data_, size_);
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-
-  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
 
 fs::path segment_file(const fs::path& bank, int64_t number) { return segment_folder(bank, number) / "segment.msa"; }
 
 }  // namespace
 
 std::shared_ptr<const Segment> Segment::open(const fs::path& file, const BankShape& shape) {
-  const auto mapping = std::make_shared<const Mapping>(file);
+  const auto mapping = std::make_shared<const MappedFile>(file.string());
   return view(mapping, mapping->bytes(), shape, file.string());
 }
 
 fs::path segment_folder(const fs::path& bank, int64_t number) { return bank / "segments" / std::to_string(number); }
-
-void sync_folder(const fs::path& folder) { Descriptor(folder, O_RDONLY | O_DIRECTORY).sync(); }
 
 std::shared_ptr<const Segment> write_segment_file(const fs::path& bank, const BankShape& shape, int64_t number,
                                                   std::span<const DocumentId> ids,
@@ -99,15 +33,14 @@ std::shared_ptr<const Segment> write_segment_file(const fs::path& bank, const Ba
   std::error_code error;
   fs::remove_all(folder, error);
   fs::create_directories(folder, error);
-  if (error) fail("the folder cannot be made", folder, error.value());
+  if (error) fail("the folder cannot be made", folder, error);
   try {
     const fs::path path = segment_file(bank, number);
-    const Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL);
+    AtomicFile file(path.string());
     write_segment(shape, number, ids, documents,
-                  [&file](uint64_t offset, std::span<const std::byte> bytes) { file.write_at(offset, bytes); });
-    file.sync();
-    sync_folder(folder);
-    sync_folder(folder.parent_path());
+                  [&file](std::span<const std::byte> bytes) { file.write(bytes.data(), bytes.size()); });
+    file.commit();
+    sync_directory(folder.parent_path().string());
     return Segment::open(path, shape);
   } catch (...) {
     fs::remove_all(folder, error);
@@ -140,7 +73,7 @@ void sweep_orphans(const fs::path& bank, std::span<const SegmentRow> rows) {
     if (committed) continue;
     spdlog::info("{}: removing a segment that was never committed", entry.path().string());
     fs::remove_all(entry.path(), error);
-    if (error) fail("cannot be removed", entry.path(), error.value());
+    if (error) fail("cannot be removed", entry.path(), error);
   }
 }
 

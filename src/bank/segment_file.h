@@ -26,7 +26,4 @@ void check_segment_matches(const Segment& segment, const SegmentRow& row);
 /// Removes the segment folders that no row names: left behind by a process that was stopped before its commit.
 void sweep_orphans(const std::filesystem::path& bank, std::span<const SegmentRow> rows);
 
-/// Makes the entries of a folder durable.
-void sync_folder(const std::filesystem::path& folder);
-
 }  // namespace msa

@@ -53,12 +53,12 @@ struct SegmentLayout {
 /// The sizes must have been checked: see `chunk_bytes` times n_chunks and the limits above.
 SegmentLayout segment_layout(const BankShape& shape, size_t n_documents, size_t n_chunks);
 
-using WriteAt = std::function<void(uint64_t offset, std::span<const std::byte> bytes)>;
+using ByteSink = std::function<void(std::span<const std::byte> bytes)>;
 
-/// Writes the whole image through `write_at`, every byte once: the data in ascending order, then the part before it.
-/// ids [n] ascend; documents [n] fit the shape.
+/// Passes the whole image to `sink` from its first byte to its last, in large pieces.
+/// ids [n] ascend; documents [n] fit the shape. Runs over the documents twice, first for the checksums.
 void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
-                   std::span<const EncodedDocument> documents, const WriteAt& write_at);
+                   std::span<const EncodedDocument> documents, const ByteSink& sink);
 
 /// A segment in heap memory, as write_segment makes it.
 std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,

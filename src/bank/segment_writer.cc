@@ -1,20 +1,18 @@
-#include <xxhash.h>
-
+#include <algorithm>
 #include <cstring>
 
 #include "bank/segment_format.h"
+#include "io/checksum.h"
 
 namespace msa {
 namespace {
 
 constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/// Collects the data in blocks, hashes each and passes it on.
+/// Collects bytes and passes them on in blocks.
 class BlockWriter {
  public:
-  BlockWriter(size_t begin, const WriteAt& write_at) : offset_(begin), write_at_(write_at) {
-    block_.reserve(kSegmentBlockBytes);
-  }
+  explicit BlockWriter(const ByteSink& sink) : sink_(sink) { block_.reserve(kSegmentBlockBytes); }
 
   void append(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
@@ -24,33 +22,39 @@ class BlockWriter {
       if (block_.size() == kSegmentBlockBytes) flush();
     }
   }
-
-  void pad_to(size_t offset) {
+  void pad(size_t bytes) {
     static constexpr std::byte kZeros[kSegmentAlignment] = {};
-    MSA_CHECK(offset >= position() && offset - position() < kSegmentAlignment);
-    append({kZeros, offset - position()});
+    MSA_CHECK(bytes < kSegmentAlignment);
+    append({kZeros, bytes});
   }
-
-  std::vector<uint64_t> finish() {
-    if (!block_.empty()) flush();
-    return std::move(checksums_);
-  }
-
- private:
-  size_t position() const { return offset_ + block_.size(); }
-
   void flush() {
-    checksums_.push_back(XXH3_64bits(block_.data(), block_.size()));
-    write_at_(offset_, block_);
-    offset_ += block_.size();
+    if (!block_.empty()) sink_(block_);
     block_.clear();
   }
 
-  size_t offset_;
-  const WriteAt& write_at_;
+ private:
+  const ByteSink& sink_;
   std::vector<std::byte> block_;
-  std::vector<uint64_t> checksums_;
 };
+
+/// Keys, then content of all layers, as they lie in the image, block by block.
+void write_data(const BankShape& shape, const SegmentLayout& layout, std::span<const EncodedDocument> documents,
+                const ByteSink& sink) {
+  BlockWriter data(sink);
+  const auto append_layer = [&](std::vector<Buffer> EncodedDocument::*part, size_t layer, int64_t rows_per_chunk) {
+    size_t written = 0;
+    for (const EncodedDocument& document : documents) {
+      const size_t bytes = static_cast<size_t>(document.n_chunks * rows_per_chunk * shape.row_bytes());
+      data.append({static_cast<const std::byte*>((document.*part)[layer].data()), bytes});
+      written += bytes;
+    }
+    return written;
+  };
+  const size_t layers = shape.routing_layers.size();
+  for (size_t l = 0; l < layers; ++l) data.pad(layout.keys_stride - append_layer(&EncodedDocument::keys, l, 1));
+  for (size_t l = 0; l < layers; ++l) data.pad(layout.content_stride - append_layer(&EncodedDocument::content, l, 2));
+  data.flush();
+}
 
 void check_document(const BankShape& shape, const EncodedDocument& document) {
   const int64_t chunks = (document.n_tokens + shape.chunk_tokens - 1) / shape.chunk_tokens;
@@ -94,7 +98,7 @@ std::vector<std::byte> front_bytes(const BankShape& shape, int64_t number, std::
   put(layout.ids, ids.data(), ids.size_bytes());
   put(layout.chunk_starts, chunk_starts.data(), chunk_starts.size_bytes());
   put(layout.block_checksums, block_checksums.data(), block_checksums.size_bytes());
-  const uint64_t checksum = XXH3_64bits(front.data(), layout.checksum);
+  const uint64_t checksum = xxh3_64(front.data(), layout.checksum);
   put(layout.checksum, &checksum, sizeof checksum);
   return front;
 }
@@ -122,7 +126,7 @@ SegmentLayout segment_layout(const BankShape& shape, size_t n_documents, size_t 
 }
 
 void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
-                   std::span<const EncodedDocument> documents, const WriteAt& write_at) {
+                   std::span<const EncodedDocument> documents, const ByteSink& sink) {
   MSA_CHECK(!ids.empty() && ids.size() == documents.size());
   std::vector<int64_t> chunk_starts{0};
   for (size_t i = 0; i < documents.size(); ++i) {
@@ -131,23 +135,12 @@ void write_segment(const BankShape& shape, int64_t number, std::span<const Docum
     chunk_starts.push_back(chunk_starts.back() + documents[i].n_chunks);
   }
   const SegmentLayout layout = segment_layout(shape, ids.size(), static_cast<size_t>(chunk_starts.back()));
-  BlockWriter data(layout.keys, write_at);
-  const auto append_layer = [&](std::vector<Buffer> EncodedDocument::*part, size_t layer, int64_t rows_per_chunk) {
-    for (const EncodedDocument& document : documents) {
-      const size_t bytes = static_cast<size_t>(document.n_chunks * rows_per_chunk * shape.row_bytes());
-      data.append({static_cast<const std::byte*>((document.*part)[layer].data()), bytes});
-    }
-  };
-  for (size_t l = 0; l < shape.routing_layers.size(); ++l) {
-    append_layer(&EncodedDocument::keys, l, 1);
-    data.pad_to(layout.keys + (l + 1) * layout.keys_stride);
-  }
-  for (size_t l = 0; l < shape.routing_layers.size(); ++l) {
-    append_layer(&EncodedDocument::content, l, 2);
-    data.pad_to(layout.content + (l + 1) * layout.content_stride);
-  }
-  const std::vector<uint64_t> checksums = data.finish();
-  write_at(0, front_bytes(shape, number, ids, chunk_starts, checksums));
+  std::vector<uint64_t> checksums;
+  checksums.reserve(layout.n_blocks);
+  write_data(shape, layout, documents,
+             [&](std::span<const std::byte> block) { checksums.push_back(xxh3_64(block.data(), block.size())); });
+  sink(front_bytes(shape, number, ids, chunk_starts, checksums));
+  write_data(shape, layout, documents, sink);
 }
 
 std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,
@@ -158,9 +151,12 @@ std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t
   const size_t bytes = segment_layout(shape, ids.size(), static_cast<size_t>(n_chunks)).file_bytes;
   auto image = std::make_shared<Buffer>(bytes);
   std::byte* const base = static_cast<std::byte*>(image->data());
-  write_segment(shape, number, ids, documents, [base](uint64_t offset, std::span<const std::byte> from) {
-    std::memcpy(base + offset, from.data(), from.size());
+  size_t filled = 0;
+  write_segment(shape, number, ids, documents, [&](std::span<const std::byte> piece) {
+    std::memcpy(base + filled, piece.data(), piece.size());
+    filled += piece.size();
   });
+  MSA_CHECK(filled == bytes);
   return Segment::view(image, {base, bytes}, shape, "segment " + std::to_string(number) + " in memory");
 }
 
