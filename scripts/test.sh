@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Tests everything on this machine: installs what is missing, builds, runs all tests, then runs the readers of foreign
+# bytes again under the address sanitizer. The last line is the closing line of the main run of ctest.
+# Usage: scripts/test.sh [arguments of the main ctest run, for instance -R tokenizer]
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# Folders of tests/ whose code reads files, requests and text of others.
+hostile_folders=(io tokenizer bank model)
+test_timeout_s=600
+
+scripts/install_dependencies.sh
+scripts/fetch_model.sh
+step "preparing build/venv for the comparison tests"
+ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors
+
+export MSA_CMAKE_ARGS="-DMSA_PYTHON=$root/build/venv/bin/python3 ${MSA_CMAKE_ARGS:-}"
+scripts/build.sh release
+main_log="$root/build/test.log"
+step "running all tests"
+main_result=ok
+ctest --test-dir build/release -j2 --output-on-failure --timeout "$test_timeout_s" "$@" 2>&1 | tee "$main_log" ||
+  main_result=FAILED
+main_seconds=$SECONDS
+
+MSA_CMAKE_ARGS="$MSA_CMAKE_ARGS -DMSA_BENCH=OFF"
+asan_summary=()
+asan_result=ok
+targets=()
+for folder in "${hostile_folders[@]}"; do
+  if [[ -f tests/$folder/CMakeLists.txt ]]; then targets+=("tests/$folder/all"); fi
+done
+scripts/build.sh asan "${targets[@]}"
+for target in "${targets[@]}"; do
+  folder=$(dirname "$target")
+  step "running $folder under the address sanitizer"
+  log="$root/build/test-asan-$(basename "$folder").log"
+  ctest --test-dir "build/asan/$folder" -j2 -LE slow --output-on-failure --timeout "$test_timeout_s" 2>&1 | tee "$log" ||
+    asan_result=FAILED
+  asan_summary+=("  $folder: $(grep -E 'tests passed|No tests' "$log" || echo 'did not finish')")
+done
+
+step "summary (logs in build/test*.log)"
+echo "all tests, release build: $main_result, done after $main_seconds s"
+echo "address sanitizer: $asan_result, done after $SECONDS s"
+printf '%s\n' "${asan_summary[@]}"
+grep -E 'tests passed' "$main_log" || die "ctest did not finish its main run"
+[[ $main_result == ok && $asan_result == ok ]]
