@@ -22,16 +22,26 @@ struct LayerWeights {
 /// Owns (or maps) the memory that all its views point into.
 struct ModelWeights {
   ModelConfig config;
-  Tensor embedding;            // [vocab, hidden]
+  Tensor embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
-  Tensor final_norm;           // F32 [hidden]
-  Tensor lm_head;              // [vocab, hidden]; the embedding itself when tied
-  std::string fingerprint;     // 32 hex digits over config and every weight file's content, adapter included
+  Tensor final_norm;        // F32 [hidden]
+  Tensor lm_head;           // [vocab, hidden]; the embedding itself when tied
+  std::string fingerprint;  // 32 hex digits over config and every weight file's content, adapter included
   std::vector<std::shared_ptr<const void>> owners;
 };
 
-/// Reads a model directory: Hugging Face layout, or base.gguf (+ adapter.safetensors, adapter_config.json).
-/// Throws Error naming file, tensor and what was expected.
+/// Where weights come from: a model directory or a .gguf file, and an adapter (file or folder; "" for none).
+struct WeightSource {
+  std::string base;
+  std::string adapter;
+};
+
+/// Throws Error naming file, tensor and what was expected. Without router projections anywhere loading succeeds and
+/// every router_q, router_k stays empty.
+ModelWeights load_weights(const WeightSource& source);
+
+/// Reads a model directory: Hugging Face layout, or base.gguf; with adapter.safetensors and adapter_config.json where
+/// they are there.
 ModelWeights load_weights(const std::string& directory);
 
 }  // namespace msa
