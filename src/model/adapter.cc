@@ -86,11 +86,19 @@ void check_factor(const SafetensorsFile& file, const std::string& name, const Te
               location(file, name), "use the adapter that belongs to this base model");
 }
 
-/// y += x · factor, the inner loop of the merge; compiled for the vector width at hand.
-__attribute__((target_clones("avx512f", "avx2", "default"))) void add_scaled(float* __restrict y,
-                                                                             const float* __restrict x, float factor,
-                                                                             int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+/// y [n] += b [rank] · a [rank, n], compiled for the vector width at hand; four rows of `a` in one pass over y.
+__attribute__((target_clones("avx512f", "avx2", "default"))) void add_product(float* __restrict y,
+                                                                              const float* __restrict b, const float* a,
+                                                                              int64_t rank, int64_t n) {
+  int64_t k = 0;
+  for (; k + 4 <= rank; k += 4) {
+    const float *a0 = a + k * n, *a1 = a0 + n, *a2 = a1 + n, *a3 = a2 + n;
+    const float b0 = b[k], b1 = b[k + 1], b2 = b[k + 2], b3 = b[k + 3];
+    for (int64_t i = 0; i < n; ++i) y[i] += (b0 * a0[i] + b1 * a1[i]) + (b2 * a2[i] + b3 * a3[i]);
+  }
+  for (; k < rank; ++k) {
+    for (int64_t i = 0; i < n; ++i) y[i] += b[k] * a[k * n + i];
+  }
 }
 
 }  // namespace
@@ -155,16 +163,14 @@ const Tensor* Adapter::find_tensor(const std::string& name) const { return file_
 void merge_lora(ThreadPool& pool, const Tensor& base, const LoraUpdate& update, float scale, const Tensor& out) {
   const int64_t rank = update.a->dim(0), in = base.dim(1);
   std::vector<float> a(static_cast<size_t>(rank * in));  // [r, in]
-  for (int64_t k = 0; k < rank; ++k)
-    dequantise_row(update.a->dtype, update.a->row<void>(k), in, &a[static_cast<size_t>(k * in)]);
+  dequantise_row(update.a->dtype, update.a->data, rank * in, a.data());
   pool.parallel_for(base.rows(), 16, [&](int64_t begin, int64_t end, int) {
     std::vector<float> b(static_cast<size_t>(rank));
     for (int64_t i = begin; i < end; ++i) {
-      float* row = out.row<float>(i);
-      dequantise_row(base.dtype, base.row<void>(i), in, row);
+      dequantise_row(base.dtype, base.row<void>(i), in, out.row<float>(i));
       dequantise_row(update.b->dtype, update.b->row<void>(i), rank, b.data());
-      for (int64_t k = 0; k < rank; ++k)
-        add_scaled(row, &a[static_cast<size_t>(k * in)], scale * b[static_cast<size_t>(k)], in);
+      for (float& x : b) x *= scale;
+      add_product(out.row<float>(i), b.data(), a.data(), rank, in);
     }
   });
 }

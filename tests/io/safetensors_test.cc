@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "hostile.h"
 
 namespace msa {
 namespace {
@@ -124,6 +125,82 @@ TEST(Safetensors, ScalarsAndEmptyTensorsAreFine) {
   EXPECT_EQ(read.get("s").describe(), "F16 [1]");
   EXPECT_EQ(read.get("e").elements(), 0);
   EXPECT_TRUE(parse(file_of("{}", 0)).tensors().empty());
+}
+
+// ---- Hostile files ----
+
+/// Parses and reads every byte that the tensors claim to have.
+void read_all(std::span<const std::byte> bytes) {
+  const SafetensorsFile file = SafetensorsFile::parse(bytes, "x.safetensors");
+  unsigned sum = 0;
+  for (const auto& [name, tensor] : file.tensors()) {
+    for (int64_t i = 0; i < tensor.bytes(); ++i) sum += tensor.as<unsigned char>()[i];
+  }
+  volatile unsigned sink = sum;
+  static_cast<void>(sink);
+}
+
+std::string small_file() {
+  return file_of(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
+                 R"("b":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]},)"
+                 R"("c":{"dtype":"I64","shape":[1],"data_offsets":[22,30]}})",
+                 30);
+}
+
+std::string one(const std::string& dtype, const std::string& shape, const std::string& offsets) {
+  return file_of(R"({"x":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}", 16);
+}
+
+void expect_refused(const std::string& file, const std::string& part) {
+  const std::string message = message_of(file);
+  EXPECT_NE(message.find("x.safetensors"), std::string::npos) << message;
+  EXPECT_NE(message.find(part), std::string::npos) << message;
+}
+
+TEST(HostileSafetensors, TruncatedAnywhere) { truncate_everywhere(small_file(), read_all); }
+
+TEST(HostileSafetensors, RandomDamage) { damage_randomly(small_file(), 4000, read_all); }
+
+TEST(HostileSafetensors, HeaderLengthLies) {
+  for (const uint64_t length : {uint64_t{0}, uint64_t{1000}, uint64_t{100'000'001}, uint64_t{1} << 40, UINT64_MAX}) {
+    std::string file = small_file();
+    std::memcpy(file.data(), &length, 8);
+    EXPECT_FALSE(survives(file, read_all)) << length;
+  }
+}
+
+TEST(HostileSafetensors, ShapesAndOffsets) {
+  expect_refused(one("\"F32\"", "[4]", "[0,12]"), "tensor 'x': takes 12 bytes where its shape asks for 16");
+  expect_refused(one("\"F32\"", "[5]", "[0,20]"), "lies at bytes 0 to 20 of a data section of 16");
+  expect_refused(one("\"F32\"", "[4]", "[16,0]"), "lies at bytes 16 to 0");
+  expect_refused(one("\"F32\"", "[4]", "[18446744073709551600,0]"), "lies at bytes");
+  expect_refused(one("\"F32\"", "[4]", "[-16,0]"), "no data_offsets");
+  expect_refused(one("\"F32\"", "[4]", "[0]"), "no data_offsets");
+  expect_refused(one("\"F32\"", "[4611686018427387904,4]", "[0,0]"), "its size overflows");
+  expect_refused(one("\"F32\"", "[4611686018427387904,4611686018427387904,0]", "[0,0]"), "its size overflows");
+  expect_refused(one("\"F32\"", "[9223372036854775808]", "[0,0]"), "impossible shape");
+  expect_refused(one("\"F32\"", "[-1]", "[0,0]"), "impossible shape");
+  expect_refused(one("\"F32\"", "[1.5]", "[0,0]"), "impossible shape");
+  expect_refused(one("\"F32\"", "[1,1,1,1,1]", "[0,4]"), "5 dimensions");
+  expect_refused(one("\"F32\"", "4", "[0,16]"), "has no shape");
+  expect_refused(one("\"F8_E4M3\"", "[16]", "[0,16]"), "unsupported type F8_E4M3");
+  expect_refused(one("7", "[16]", "[0,16]"), "has no dtype");
+}
+
+TEST(HostileSafetensors, OverlapDuplicatesAndDepth) {
+  expect_refused(file_of(R"({"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]},)"
+                         R"("b":{"dtype":"I8","shape":[4],"data_offsets":[3,7]}})",
+                         8),
+                 "tensor 'b': overlaps tensor 'a'");
+  expect_refused(file_of(R"({"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]},)"
+                         R"("a":{"dtype":"I8","shape":[4],"data_offsets":[4,8]}})",
+                         8),
+                 "'a' twice");
+  expect_refused(file_of(std::string(50000, '['), 0), "nested deeper");
+  expect_refused(file_of("[]", 0), "no JSON object");
+  expect_refused(file_of(R"({"a":[]})", 0), "no object");
+  expect_refused(file_of(R"({"__metadata__":{"a":1}})", 0), "__metadata__");
+  expect_refused(file_of("{\"\x01\":{}}", 0), "not valid JSON");
 }
 
 }  // namespace
