@@ -62,7 +62,7 @@ def main():
     units = {"encode": "tokens/s", "decode": "tokens/s", "route": "scans/s"}
     theirs = {"encode": "llama.cpp prefill, F16", "decode": "llama.cpp, the same 4-bit file",
               "route": "faiss-cpu IndexFlatIP, float32 keys"}
-    result = {"threads": args.threads, "rounds": args.rounds}
+    result = {"threads": args.threads, "rounds": args.rounds, "load_at_end": os.getloadavg()[0]}
     for what, unit in units.items():
         best_ours = max(r[what][0] for r in rounds)
         best_theirs = max(r[what][1] for r in rounds)
