@@ -1,0 +1,82 @@
+#include "ops/linear.h"
+
+#include <optional>
+#include <string>
+
+#include "core/cpu.h"
+#include "ops/linear_kernels.h"
+#include "ops/linear_packed.h"
+#include "ops/linear_quantised.h"
+
+namespace msa {
+namespace {
+
+void check_weight(const Tensor& weight) {
+  const int64_t block = traits(weight.dtype).block_elements;
+  if (weight.rank == 2 && weight.rows() > 0 && weight.dim(1) > 0 && weight.dim(1) % block == 0) return;
+  throw Error("not a matrix that can be multiplied by: " + weight.describe(), "weight of a linear layer",
+              "its rows must hold a positive multiple of " + std::to_string(block) + " elements");
+}
+
+bool is_float(DType type) { return type == DType::kF32 || type == DType::kBF16; }
+
+/// Rows of x in `type`, in the scratch buffer where they have to be converted.
+Tensor converted(Context& context, const Tensor& x, DType type, Buffer& scratch) {
+  if (x.dtype == type) return x;
+  const Tensor out = scratch.tensor(type, {x.rows(), x.dim(1)});
+  constexpr int64_t kRowsPerPiece = 16;
+  context.pool.parallel_for(x.rows(), kRowsPerPiece, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) convert(x.row<void>(t), x.dtype, out.row<void>(t), type, x.dim(1));
+  });
+  return out;
+}
+
+}  // namespace
+
+struct Linear::Impl {
+  Impl(Context& context, const Tensor& weight, const Options& options)
+      : in(weight.dim(1)), out(weight.dim(0)), packed(context, weight, options.format == LinearFormat::kBF16) {
+    const bool file = options.decode == DecodeFormat::kFile && is_quantised(weight.dtype);
+    const bool q8_0 = options.decode == DecodeFormat::kQ8_0;
+    if ((file || q8_0) && QuantisedMatrix::fits(weight)) quantised.emplace(context, weight, q8_0);
+  }
+
+  void multiply_packed(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const {
+    const Tensor operand = converted(context, x, packed.operand(), context.scratch[0]);
+    if (y.dtype == DType::kF32 || packed.operand() == DType::kBF16) {
+      return packed.multiply(context, operand, y, accumulate);
+    }
+    const Tensor sums = context.scratch[1].tensor(DType::kF32, {y.rows(), out});
+    packed.multiply(context, operand, sums, false);
+    for (int64_t t = 0; t < y.rows(); ++t) convert(sums.row<void>(t), DType::kF32, y.row<void>(t), y.dtype, out);
+  }
+
+  int64_t in;
+  int64_t out;
+  PackedMatrix packed;
+  std::optional<QuantisedMatrix> quantised;
+};
+
+Linear::Linear(Context& context, const Tensor& weight, const Options& options) {
+  check_weight(weight);
+  impl_ = std::make_shared<const Impl>(context, weight, options);
+}
+
+int64_t Linear::in_features() const { return impl_ ? impl_->in : 0; }
+int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
+
+void Linear::forward(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const {
+  MSA_CHECK(impl_ != nullptr && x.rank == 2 && y.rank == 2);
+  MSA_CHECK(is_float(x.dtype) && is_float(y.dtype) && (!accumulate || y.dtype == DType::kF32));
+  MSA_CHECK(x.dim(1) == impl_->in && y.dim(1) == impl_->out && x.rows() == y.rows());
+  if (x.rows() == 0) return;
+  if (impl_->quantised && x.rows() <= kDecodeRows) return impl_->quantised->multiply(context, x, y, accumulate);
+  impl_->multiply_packed(context, x, y, accumulate);
+}
+
+LinearFormat default_linear_format() {
+  const CpuFeatures& cpu = cpu_features();
+  return cpu.avx512_bf16 || cpu.amx_bf16 ? LinearFormat::kBF16 : LinearFormat::kF32;
+}
+
+}  // namespace msa

@@ -1,0 +1,143 @@
+#include "ops/linear_kernels.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/cpu.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace msa {
+namespace {
+
+// Branchless, so that compilers vectorise loops over it.
+inline bf16 round_to_bf16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const uint32_t quiet = (u >> 16) | 0x40u;
+  return {static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+}
+
+[[gnu::always_inline]] inline void narrow_loop(const float* from, bf16* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = round_to_bf16(from[i]);
+}
+
+[[gnu::always_inline]] inline void widen_loop(const bf16* from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = to_float(from[i]);
+}
+
+#if defined(__x86_64__)
+
+#define MSA_AVX2 [[gnu::target("avx2,fma")]]
+#define MSA_AVX512 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl")]]
+#define MSA_AVX512_BF16 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]]
+
+MSA_AVX2 void narrow_avx2(const float* from, bf16* to, int64_t n) { narrow_loop(from, to, n); }
+MSA_AVX2 void widen_avx2(const bf16* from, float* to, int64_t n) { widen_loop(from, to, n); }
+
+constexpr int kVectors = 4;  // of 16 floats: the 64 columns of a block
+
+template <int kRows>
+MSA_AVX512 void block_product_f32(const BlockProduct& p) {
+  __m512 sums[kRows][kVectors];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = _mm512_setzero_ps();
+  const float* w = static_cast<const float*>(p.block);
+  for (int64_t k = 0; k < p.in; ++k, w += kColumnBlock) {
+    __m512 weights[kVectors];
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_ps(w + 16 * v);
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 x = _mm512_set1_ps(static_cast<const float*>(p.x[r])[k]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_fmadd_ps(weights[v], x, sums[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(p.sums + r * kColumnBlock + 16 * v, sums[r][v]);
+}
+
+template <int kRows>
+MSA_AVX512_BF16 void block_product_bf16(const BlockProduct& p) {
+  __m512 sums[kRows][kVectors];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = _mm512_setzero_ps();
+  const uint32_t* w = static_cast<const uint32_t*>(p.block);  // pairs of consecutive k
+  for (int64_t k = 0; k < p.in; k += 2, w += kColumnBlock) {
+    __m512i weights[kVectors];
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_si512(w + 16 * v);
+    for (int r = 0; r < kRows; ++r) {
+      uint32_t pair = 0;  // an odd last element is paired with zero
+      std::memcpy(&pair, static_cast<const uint16_t*>(p.x[r]) + k, k + 1 < p.in ? 4 : 2);
+      const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(pair)));
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], reinterpret_cast<__m512bh>(weights[v]), x);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(p.sums + r * kColumnBlock + 16 * v, sums[r][v]);
+}
+
+template <template <int> class Kernel>
+void for_rows(const BlockProduct& p) {
+  static_assert(kRowsPerPass == 4);
+  switch (p.rows) {
+    case 1: return Kernel<1>::run(p);
+    case 2: return Kernel<2>::run(p);
+    case 3: return Kernel<3>::run(p);
+    default: return Kernel<4>::run(p);
+  }
+}
+
+template <int kRows>
+struct F32Kernel {
+  static void run(const BlockProduct& p) { block_product_f32<kRows>(p); }
+};
+template <int kRows>
+struct Bf16Kernel {
+  static void run(const BlockProduct& p) { block_product_bf16<kRows>(p); }
+};
+
+#endif
+
+void narrow(const float* from, bf16* to, int64_t n) {
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return narrow_avx2(from, to, n);
+#endif
+  narrow_loop(from, to, n);
+}
+
+void widen(const bf16* from, float* to, int64_t n) {
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return widen_avx2(from, to, n);
+#endif
+  widen_loop(from, to, n);
+}
+
+}  // namespace
+
+BlockProductKernel block_product_kernel(DType operand) {
+#if defined(__x86_64__)
+  if (operand == DType::kF32 && cpu_features().avx512) return for_rows<F32Kernel>;
+  if (operand == DType::kBF16 && cpu_features().avx512_bf16) return for_rows<Bf16Kernel>;
+#endif
+  return nullptr;
+}
+
+void convert(const void* from, DType from_type, void* to, DType to_type, int64_t n) {
+  if (from_type == to_type) {
+    std::memcpy(to, from, static_cast<size_t>(n * traits(from_type).block_bytes));
+  } else if (to_type == DType::kBF16) {
+    narrow(static_cast<const float*>(from), static_cast<bf16*>(to), n);
+  } else {
+    widen(static_cast<const bf16*>(from), static_cast<float*>(to), n);
+  }
+}
+
+void store_sums(const float* sums, int64_t n, void* y, DType y_type, bool accumulate) {
+  if (!accumulate) return convert(sums, DType::kF32, y, y_type, n);
+  for (int64_t i = 0; i < n; ++i) static_cast<float*>(y)[i] += sums[i];
+}
+
+}  // namespace msa
