@@ -58,8 +58,8 @@ def problems_of(source_dir):
 def violation(file, quote, header):
     """What is wrong with this include, or None."""
     for prefix, homes in OUTSIDE.items():
-        if header.startswith(prefix) and not file.startswith(homes):
-            return f"only {', '.join(homes)} may include {prefix}"
+        if header.startswith(prefix):
+            return None if file.startswith(homes) else f"only {', '.join(homes)} may include {prefix}"
     if quote == "<":
         return None
     if "/" not in header:
@@ -90,6 +90,8 @@ PLANTED = [  # file, include line, is it a violation?
     ("model/c.cc", "#include <torch/torch.h>", True),
     ("bank/document_store.cc", "#include <sqlite3.h>", False),
     ("bank/document_store_query.cc", "#include <sqlite3.h>", False),
+    ("ops/c.cc", '#include "hwy/highway.h"', False),  # Highway's own headers quote theirs
+    ("model/e.cc", '#include "hwy/highway.h"', True),
     ("router/b.cc", '#include "bank/bank.h"\n#include "ops/linear.h"\n#include "core/tensor.h"', False),
     ("model/d.cc", '#include <vector>\n#include "model/config.h"\n#include "ops/linear.h"', False),
 ]
