@@ -16,7 +16,10 @@ std::string join(const std::string& what, const std::string& where, const std::s
 }  // namespace
 
 Error::Error(std::string what, std::string where, std::string fix)
-    : std::runtime_error(join(what, where, fix)), problem_(std::move(what)), where_(std::move(where)), fix_(std::move(fix)) {}
+    : std::runtime_error(join(what, where, fix)),
+      problem_(std::move(what)),
+      where_(std::move(where)),
+      fix_(std::move(fix)) {}
 
 void abort_on_broken_invariant(const char* expression, const char* file, int line) {
   std::fprintf(stderr, "msa: broken invariant: %s at %s:%d\n", expression, file, line);

@@ -102,8 +102,10 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void
   impl_->start_round();
   impl_->run_piece(0);
   for (int spins = 0; impl_->running.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpins) pause();
-    else std::this_thread::yield();
+    if (spins < kSpins)
+      pause();
+    else
+      std::this_thread::yield();
   }
   if (impl_->error) std::rethrow_exception(impl_->error);
 }

@@ -16,8 +16,10 @@ namespace {
 TEST(Half, EveryBitPatternSurvivesTheRoundTrip) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const float x = half_to_float(static_cast<uint16_t>(bits));
-    if (std::isnan(x)) EXPECT_TRUE(std::isnan(half_to_float(float_to_half(x))));
-    else EXPECT_EQ(float_to_half(x), bits);
+    if (std::isnan(x))
+      EXPECT_TRUE(std::isnan(half_to_float(float_to_half(x))));
+    else
+      EXPECT_EQ(float_to_half(x), bits);
   }
 }
 
@@ -63,7 +65,10 @@ TEST(ThreadPool, CoversTheRangeOnceForAnyShape) {
 
 TEST(ThreadPool, RethrowsAndGoesOn) {
   ThreadPool pool(3);
-  EXPECT_THROW(pool.parallel_for(100, 1, [](int64_t b, int64_t, int) { if (b > 0) throw std::runtime_error("x"); }),
+  EXPECT_THROW(pool.parallel_for(100, 1,
+                                 [](int64_t b, int64_t, int) {
+                                   if (b > 0) throw std::runtime_error("x");
+                                 }),
                std::runtime_error);
   std::atomic<int64_t> sum = 0;
   pool.parallel_for(100, 1, [&](int64_t b, int64_t e, int) { sum += e - b; });
