@@ -1,0 +1,70 @@
+// Every prompt string of a model: msa_template.json beside it, or the public checkpoint's.
+#pragma once
+#include <cstdint>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/tokenizer.h"
+
+namespace msa {
+
+/// Tokens, and for each whether it routes.
+struct Prompt {
+  std::vector<int32_t> tokens;  // [n]
+  std::vector<uint8_t> routed;  // [n] 0 or 1
+
+  void append(const Prompt& more);
+};
+
+/// The file lists each prompt as pieces. A piece is tokenised by itself: literals with special tokens parsed; the value
+/// of {question} never, so that no text injects control tokens; {text} is given as tokens. {id} may stand inside a
+/// literal and becomes a decimal number. Only {question} in `query` and all of `fetched` route.
+class PromptTemplate {
+ public:
+  /// Throw Error naming the field that is broken or does not fit the tokenizer.
+  static PromptTemplate load(const std::string& path, const Tokenizer& tokenizer);
+  static PromptTemplate from_json(std::string_view bytes, const std::string& where, const Tokenizer& tokenizer);
+  /// For model directories without a file.
+  static PromptTemplate public_default(const Tokenizer& tokenizer);
+  static std::string_view public_default_json();
+
+  Prompt head() const;
+  Prompt document(int64_t id, std::span<const int32_t> text_tokens) const;
+  Prompt query(std::string_view question) const;
+  std::vector<int32_t> cite(int64_t id) const;
+  Prompt fetched(int64_t id, std::span<const int32_t> text_tokens) const;
+  Prompt final_question(std::string_view question) const;
+  Prompt answer_prefix() const;
+  const std::vector<int32_t>& end_of_retrieve() const { return end_of_retrieve_; }
+  bool is_stop(int32_t token) const { return stop_.contains(token); }
+
+  float prior_weight = 0;       // of the router's distribution when ids are decoded; 0: the model alone chooses
+  float prior_temperature = 1;  // of the softmax over the router's document scores
+
+ private:
+  enum class PieceKind : uint8_t { kLiteral, kId, kText, kQuestion };
+  struct Piece {
+    PieceKind kind = PieceKind::kLiteral;
+    std::vector<int32_t> tokens;  // of a literal
+    std::string before, after;    // of an id
+  };
+  struct Values {
+    int64_t id = 0;
+    std::span<const int32_t> text;
+    std::string_view question;
+  };
+  class Reader;
+
+  explicit PromptTemplate(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  Prompt fill(const std::vector<Piece>& pieces, const Values& values) const;
+
+  Tokenizer tokenizer_;
+  std::vector<Piece> head_, document_, query_, cite_, fetched_, final_, answer_prefix_;
+  std::vector<int32_t> end_of_retrieve_;
+  std::set<int32_t> stop_;
+};
+
+}  // namespace msa
