@@ -23,7 +23,7 @@ def excerpt(text, answers):
     """About 200 characters of the text, around the expected answer where it occurs."""
     text = " ".join(text.split())
     at = next((text.find(a) for a in answers if a in text), 0)
-    start = max(0, at - 80)
+    start = text.rfind(" ", 0, max(0, at - 80)) + 1 if at > 80 else 0
     cut = text[start:start + 200]
     return ("… " if start else "") + cut + (" …" if start + 200 < len(text) else "")
 
