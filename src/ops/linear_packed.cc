@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
-#include <unordered_map>
 
 #include "core/cpu.h"
 #include "core/quant.h"
@@ -22,6 +22,7 @@ using dnnl::memory;
 // Rows of one oneDNN call. 64 rows reach 217 of 232 GFLOP/s per Zen 4 core at [576 → 960], 128 rows reach 201: the
 // tile of y then leaves the L2 cache. Smaller remainders are cut into powers of two so that few primitives exist.
 constexpr int64_t kRowTile = 64;
+constexpr int64_t kRowShare = 16;  // workers get multiples of this
 // Up to here our own kernels win: they stream a block of columns once, where oneDNN strides through memory.
 constexpr int64_t kFewRows = 8;
 
@@ -45,6 +46,7 @@ const dnnl::engine& cpu_engine() {
 struct ThreadState {
   dnnl::stream stream{cpu_engine()};
   Buffer scratchpad;
+  Buffer x, y;  // dense copies of a tile
 };
 
 ThreadState& thread_state() {
@@ -61,10 +63,10 @@ memory::data_type dnnl_type(DType type) {
   return type == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-/// What distinguishes two primitives; all layers of a model share those of equal shape.
+/// What distinguishes two primitives; all layers of a model share those of equal shape. x and y are dense: with strided
+/// rows oneDNN 2.6 falls back to its scalar reference, a thousand times slower.
 struct ProductShape {
   int64_t rows, in, out;
-  int64_t x_stride, y_stride;  // elements
   DType operand, result;
   bool accumulate, column_blocks;
   auto operator<=>(const ProductShape&) const = default;
@@ -77,8 +79,8 @@ memory::desc column_block_layout(int64_t in, int64_t out, DType operand) {
 }
 
 dnnl::matmul::primitive_desc describe(const ProductShape& s, const memory::desc& weights) {
-  const memory::desc x({s.rows, s.in}, dnnl_type(s.operand), memory::dims{s.x_stride, 1});
-  const memory::desc y({s.rows, s.out}, dnnl_type(s.result), memory::dims{s.y_stride, 1});
+  const memory::desc x({s.rows, s.in}, dnnl_type(s.operand), memory::format_tag::ab);
+  const memory::desc y({s.rows, s.out}, dnnl_type(s.result), memory::format_tag::ab);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (s.accumulate) {
@@ -123,6 +125,14 @@ class ProductCache {
   std::map<ProductShape, std::shared_ptr<const Product>> products_;
 };
 
+Tensor dense_rows(const Tensor& x, Buffer& scratch) {
+  if (x.is_dense()) return x;
+  const Tensor dense = scratch.tensor(x.dtype, {x.rows(), x.dim(1)});
+  const auto bytes = static_cast<size_t>(x.dense_row_bytes());
+  for (int64_t t = 0; t < x.rows(); ++t) std::memcpy(dense.row<char>(t), x.row<char>(t), bytes);
+  return dense;
+}
+
 }  // namespace
 
 struct PackedMatrix::Impl {
@@ -149,12 +159,13 @@ struct PackedMatrix::Impl {
   void pack(Context& context, const Tensor& weight, bool round_to_bf16);
   void pack_columns(const Tensor& weight, int64_t begin, int64_t end, bool round_to_bf16) const;
   void multiply_few(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const;
-  void multiply_tile(const Tensor& x, const Tensor& y, int64_t begin, int64_t end, bool accumulate) const;
+  void multiply_tiles(const Tensor& x, const Tensor& y, int64_t begin, int64_t end, bool accumulate) const;
+  void run(const ProductShape& shape, const Tensor& x, int64_t column, const Tensor& y) const;
 };
 
 void PackedMatrix::Impl::choose_layout() {
   const memory::desc any({in, out}, dnnl_type(operand), memory::format_tag::any);
-  const ProductShape usual{kRowTile, in, out, in, out, operand, DType::kF32, false, false};
+  const ProductShape usual{kRowTile, in, out, operand, DType::kF32, false, false};
   layout = describe(usual, any).weights_desc();
   column_blocks = layout == column_block_layout(in, out, operand);
 }
@@ -210,33 +221,38 @@ void PackedMatrix::Impl::multiply_few(Context& context, const Tensor& x, const T
   });
 }
 
-/// Columns [begin, end) for all rows of x.
-void PackedMatrix::Impl::multiply_tile(const Tensor& x, const Tensor& y, int64_t begin, int64_t end,
-                                       bool accumulate) const {
+/// Columns [begin, end) of y for all rows of x.
+void PackedMatrix::Impl::multiply_tiles(const Tensor& x, const Tensor& y, int64_t begin, int64_t end,
+                                        bool accumulate) const {
   const SingleThreaded guard;
+  const int64_t n = end - begin;
+  const bool direct = n == out && y.is_dense();
+  ProductShape shape{0, in, n, operand, direct ? y.dtype : DType::kF32, direct && accumulate, column_blocks};
+  const int64_t y_offset = begin * traits(y.dtype).block_bytes;
   ThreadState& state = thread_state();
-  const int64_t y_bytes = traits(y.dtype).block_bytes;
-  ProductShape shape{
-      0,       in,         end - begin,  x.row_bytes / traits(x.dtype).block_bytes, y.row_bytes / y_bytes, operand,
-      y.dtype, accumulate, column_blocks};
-  for (int64_t t = 0; t < x.rows();) {
+  for (int64_t t = 0; t < x.rows(); t += shape.rows) {
     shape.rows = kRowTile;
     while (shape.rows > x.rows() - t) shape.rows /= 2;
-    const auto product = ProductCache::global().get(shape, layout_of(end - begin));
-    state.scratchpad.reserve(product->scratchpad.get_size());
-    memory mx(product->x, cpu_engine(), x.row<char>(t));
-    memory mw(product->weights, cpu_engine(), columns(begin));
-    memory my(product->y, cpu_engine(), y.row<char>(t) + begin * y_bytes);
-    const memory scratchpad(product->scratchpad, cpu_engine(), state.scratchpad.data());
-    const std::unordered_map<int, memory> arguments{
-        {DNNL_ARG_SRC, mx}, {DNNL_ARG_WEIGHTS, mw}, {DNNL_ARG_DST, my}, {DNNL_ARG_SCRATCHPAD, scratchpad}};
-    for (; t + shape.rows <= x.rows(); t += shape.rows) {
-      mx.set_data_handle(x.row<char>(t));
-      my.set_data_handle(y.row<char>(t) + begin * y_bytes);
-      product->primitive.execute(state.stream, arguments);
+    const Tensor x_rows = dense_rows(x.slice_rows(t, t + shape.rows), state.x);
+    const Tensor y_rows = direct ? y.slice_rows(t, t + shape.rows) : state.y.tensor(DType::kF32, {shape.rows, n});
+    run(shape, x_rows, begin, y_rows);
+    for (int64_t r = 0; !direct && r < shape.rows; ++r) {
+      store_sums(y_rows.row<float>(r), n, y.row<char>(t + r) + y_offset, y.dtype, accumulate);
     }
-    state.stream.wait();
   }
+}
+
+/// x and y dense.
+void PackedMatrix::Impl::run(const ProductShape& shape, const Tensor& x, int64_t column, const Tensor& y) const {
+  ThreadState& state = thread_state();
+  const auto product = ProductCache::global().get(shape, layout_of(shape.out));
+  state.scratchpad.reserve(product->scratchpad.get_size());
+  product->primitive.execute(
+      state.stream, {{DNNL_ARG_SRC, memory(product->x, cpu_engine(), x.data)},
+                     {DNNL_ARG_WEIGHTS, memory(product->weights, cpu_engine(), columns(column))},
+                     {DNNL_ARG_DST, memory(product->y, cpu_engine(), y.data)},
+                     {DNNL_ARG_SCRATCHPAD, memory(product->scratchpad, cpu_engine(), state.scratchpad.data())}});
+  state.stream.wait();
 }
 
 PackedMatrix::PackedMatrix(Context& context, const Tensor& weight, bool bf16) : impl_(std::make_unique<Impl>()) {
@@ -264,18 +280,17 @@ void PackedMatrix::multiply(Context& context, const Tensor& x, const Tensor& y, 
     return m.multiply_few(context, x, y, accumulate);
   }
   try {
-    const int threads = context.pool.threads();
-    if (m.column_blocks && T < kRowTile * threads) {  // too few rows to share: share the columns
+    if (m.column_blocks && T < kRowTile * context.pool.threads()) {  // too few rows to share: share the columns
       const int64_t blocks = (m.out + kColumnBlock - 1) / kColumnBlock;
       context.pool.parallel_for(blocks, 1, [&](int64_t begin, int64_t end, int) {
-        m.multiply_tile(x, y, begin * kColumnBlock, std::min(m.out, end * kColumnBlock), accumulate);
+        m.multiply_tiles(x, y, begin * kColumnBlock, std::min(m.out, end * kColumnBlock), accumulate);
       });
     } else {
-      const int64_t tiles = (T + kRowTile - 1) / kRowTile;
-      context.pool.parallel_for(tiles, 1, [&](int64_t begin, int64_t end, int) {
-        const int64_t first = begin * kRowTile;
-        const int64_t last = std::min(T, end * kRowTile);
-        m.multiply_tile(x.slice_rows(first, last), y.slice_rows(first, last), 0, m.out, accumulate);
+      const int64_t shares = (T + kRowShare - 1) / kRowShare;
+      context.pool.parallel_for(shares, kRowTile / kRowShare, [&](int64_t begin, int64_t end, int) {
+        const int64_t first = begin * kRowShare;
+        const int64_t last = std::min(T, end * kRowShare);
+        m.multiply_tiles(x.slice_rows(first, last), y.slice_rows(first, last), 0, m.out, accumulate);
       });
     }
   } catch (const dnnl::error& error) {
