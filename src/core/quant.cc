@@ -139,7 +139,7 @@ void dequantise_row(DType type, const void* row, int64_t n, float* out) {
     case DType::kI32:
     case DType::kI64: break;
   }
-  MSA_CHECK(!"integers are no weights");
+  MSA_CHECK(false && "integers are no weights");
 }
 
 void quantise_row(DType type, const float* x, int64_t n, void* row) {
@@ -151,7 +151,7 @@ void quantise_row(DType type, const float* x, int64_t n, void* row) {
     case DType::kQ8_0: return encode_each<BlockQ8_0>(x, n, 32, row, encode_q8_0);
     default: break;
   }
-  MSA_CHECK(!"this type cannot be written");
+  MSA_CHECK(false && "this type cannot be written");
 }
 
 }  // namespace msa
