@@ -1,4 +1,7 @@
 // Scaled dot-product attention with grouped key/value heads, softmax in float32.
+//
+// The type of `out` tells the precision of the products: F32 in float32 throughout (bf16 keys are exact there); BF16 in
+// bf16 with float32 sums where the processor has AVX512-BF16, twice as fast.
 #pragma once
 #include <cstdint>
 #include <span>

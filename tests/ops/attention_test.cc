@@ -1,0 +1,142 @@
+#include "ops/attention.h"
+
+#include "op_test.h"
+
+namespace msa {
+namespace {
+
+struct Shape {
+  int64_t heads, groups, d;
+};
+constexpr Shape kShapes[] = {{9, 3, 64}, {1, 1, 8}, {3, 3, 16}, {5, 1, 32}, {4, 2, 128}, {2, 1, 20}, {7, 1, 7}};
+
+/// Which types q, k, v and out have. Products run in bf16 only where out is BF16.
+struct Types {
+  DType q, kv, out;
+};
+constexpr DType kF = DType::kF32, kB = DType::kBF16;
+constexpr Types kTypes[] = {{kF, kF, kF}, {kB, kB, kB}, {kF, kF, kB}, {kF, kB, kF}, {kB, kB, kF}, {kB, kF, kB}};
+
+/// Float32 products: sums of rounded terms. Bf16 products round q, k, v and the weights to 8 bits.
+double tolerance(const Types& types) { return types.out == kF ? 5e-6 : 3e-2; }
+
+void check_packed(const Shape& s, const Types& types, const std::vector<int64_t>& starts, float scale) {
+  Draw draw(static_cast<uint32_t>(s.d * 100 + starts.back()));
+  const int64_t tokens = starts.back();
+  const Tensor q = draw.normal(types.q, {tokens, s.heads, s.d}, scale, 24);
+  const Tensor k = draw.normal(types.kv, {tokens, s.groups, s.d}, scale, 8);
+  const Tensor v = draw.normal(types.kv, {tokens, s.groups, s.d}, 1, 16);
+  const Tensor expected = draw.nan(kF, {tokens, s.heads, s.d});
+  reference::packed_causal_attention(q, k, v, starts, expected);
+  Tensor first;
+  for (const int threads : {1, 2, 3}) {
+    Context context(threads);
+    const Tensor out = draw.nan(types.out, {tokens, s.heads, s.d}, 4);
+    packed_causal_attention(context, q, k, v, starts, out);
+    if (scale <= 1) expect_near(out, expected, tolerance(types), 0);
+    if (threads == 1)
+      first = out;
+    else
+      expect_same_bits(out, first);
+  }
+}
+
+TEST(PackedCausalAttention, EqualsReference) {
+  for (const Shape& shape : kShapes) {
+    for (const Types& types : kTypes) {
+      for (const int64_t tokens : {1, 2, 63, 64, 65, 200}) check_packed(shape, types, {0, tokens}, 1);
+      check_packed(shape, types, {0, 1, 2, 66, 66, 67, 195}, 1);
+      if (HasFatalFailure()) FAIL() << "heads " << shape.heads << " groups " << shape.groups << " d " << shape.d;
+    }
+  }
+}
+
+TEST(PackedCausalAttention, NothingToDo) { check_packed({9, 3, 64}, {kF, kF, kF}, {0}, 1); }
+
+TEST(PackedCausalAttention, ManyDocuments) {
+  std::vector<int64_t> starts = {0};
+  for (int i = 0; i < 20; ++i) starts.push_back(starts.back() + (i * 37) % 90);
+  check_packed({3, 1, 64}, {kF, kF, kF}, starts, 1);
+}
+
+// Scores of +-1e8: the softmax picks one key exactly, and nothing overflows.
+TEST(PackedCausalAttention, LargeScoresStayStable) {
+  for (const float scale : {1e2f, 1e4f}) {
+    for (const Types& types : {Types{kF, kF, kF}, Types{kB, kB, kB}}) {
+      Draw draw(3);
+      const std::vector<int64_t> starts = {0, 200};
+      const Tensor q = draw.normal(types.q, {200, 3, 64}, scale), k = draw.normal(types.kv, {200, 1, 64}, scale);
+      const Tensor v = draw.normal(types.kv, {200, 1, 64}), out = draw.nan(types.out, {200, 3, 64});
+      Context context(2);
+      packed_causal_attention(context, q, k, v, starts, out);
+      for (int64_t t = 0; t < 200; ++t) {
+        for (int64_t i = 0; i < 3 * 64; ++i) ASSERT_LE(std::abs(reference::get(out, t, i)), 5.0);
+      }
+    }
+  }
+}
+
+// Rows of one document must not see another's: changing the neighbour changes no bit.
+TEST(PackedCausalAttention, NothingCrossesDocuments) {
+  Draw draw(5);
+  const std::vector<int64_t> starts = {0, 70, 140};
+  const Tensor q = draw.normal(kF, {140, 3, 16}), k = draw.normal(kF, {140, 1, 16}), v = draw.normal(kF, {140, 1, 16});
+  const Tensor before = draw.nan(kF, {140, 3, 16}), after = draw.nan(kF, {140, 3, 16});
+  Context context(2);
+  packed_causal_attention(context, q, k, v, starts, before);
+  for (int64_t t = 0; t < 70; ++t) {
+    for (int64_t i = 0; i < 16; ++i) reference::put(k, t, i, std::numeric_limits<double>::quiet_NaN());
+  }
+  packed_causal_attention(context, q, k, v, starts, after);
+  expect_same_bits(after.slice_rows(70, 140), before.slice_rows(70, 140));
+}
+
+void check_prefixed(const Shape& s, const Types& types, int64_t tokens, int64_t earlier,
+                    const std::vector<int64_t>& prefix_rows) {
+  Draw draw(static_cast<uint32_t>(s.d * 1000 + tokens + earlier));
+  const Tensor q = draw.normal(types.q, {tokens, s.heads, s.d}, 1, 24);
+  const auto span = [&](int64_t rows, DType type) {
+    return KeyValueSpan{draw.normal(type, {rows, s.groups, s.d}, 1, 8), draw.normal(type, {rows, s.groups, s.d}, 1, 2)};
+  };
+  std::vector<KeyValueSpan> prefix;
+  for (const int64_t rows : prefix_rows) prefix.push_back(span(rows, prefix.size() % 2 ? types.kv : kB));
+  const KeyValueSpan local = span(earlier + tokens, types.kv);
+  const Tensor expected = draw.nan(kF, {tokens, s.heads, s.d});
+  reference::prefixed_attention(q, prefix, local, expected);
+  Tensor first;
+  for (const int threads : {1, 2, 3}) {
+    Context context(threads);
+    const Tensor out = draw.nan(types.out, {tokens, s.heads, s.d}, 4);
+    prefixed_attention(context, q, prefix, local, out);
+    expect_near(out, expected, tolerance(types), 0);
+    if (threads == 1)
+      first = out;
+    else
+      expect_same_bits(out, first);
+  }
+}
+
+TEST(PrefixedAttention, EqualsReference) {
+  const std::vector<std::vector<int64_t>> prefixes = {{}, {3, 0, 1, 4, 2, 16, 7}};
+  for (const Shape& shape : kShapes) {
+    for (const Types& types : kTypes) {
+      for (const int64_t tokens : {1, 2, 65}) {
+        for (const int64_t earlier : {0, 33}) {
+          for (const auto& prefix : prefixes) check_prefixed(shape, types, tokens, earlier, prefix);
+          if (HasFatalFailure()) FAIL() << "heads " << shape.heads << " groups " << shape.groups << " d " << shape.d;
+        }
+      }
+    }
+  }
+}
+
+TEST(PrefixedAttention, LongContext) {
+  for (const Types& types : kTypes) {
+    check_prefixed({9, 3, 64}, types, 1, 1000, {3, 600, 9, 4, 1, 65, 64});
+    check_prefixed({9, 3, 64}, types, 16, 600, {3, 9, 4, 1, 16});
+    check_prefixed({9, 3, 64}, types, 130, 100, {3, 9, 4, 1, 16});
+  }
+}
+
+}  // namespace
+}  // namespace msa
