@@ -80,9 +80,11 @@ void Router::score(Context& context, int layer_index, const Tensor& q, std::vect
                         Tensor(chunk_scores.data(), DType::kF32, {last - first}));
       for (int64_t i = begin; i < end; ++i) {
         if (live[static_cast<size_t>(i)] == 0 || (wanted != nullptr && wanted[i] == 0)) continue;
-        const float* chunk = chunk_scores.data() + (starts[static_cast<size_t>(i)] - first);
-        const float* const stop = chunk_scores.data() + (starts[static_cast<size_t>(i) + 1] - first);
-        for (; chunk != stop; ++chunk) scores[i] = *chunk > scores[i] ? *chunk : scores[i];  // a NaN never wins
+        float best = kDead;
+        for (int64_t c = starts[static_cast<size_t>(i)]; c < starts[static_cast<size_t>(i) + 1]; ++c) {
+          best = std::max(best, chunk_scores[static_cast<size_t>(c - first)]);  // a NaN never wins
+        }
+        scores[i] = best;
       }
     }
   }
