@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
 
+#include "core/quant.h"
 #include "io/json_file.h"
 #include "io/text.h"
 
@@ -147,6 +149,32 @@ uint64_t header_length(std::span<const std::byte> bytes, const std::string& path
   return length;
 }
 
+/// Length and JSON header, padded to 8 bytes; `stored` tells the type a tensor has in the file.
+std::string header_of(const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata,
+                      const std::function<DType(const Tensor&)>& stored) {
+  json header = json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  int64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const DType type = stored(tensor);
+    MSA_CHECK(!is_quantised(type) && !header.contains(name));
+    const std::vector<int64_t> shape(tensor.shape.begin(), tensor.shape.begin() + tensor.rank);
+    const int64_t end = offset + tensor.elements() * traits(type).block_bytes;
+    header[name] = {{"dtype", traits(type).name}, {"shape", shape}, {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), kLengthBytes) + text;
+}
+
+void write_rows(AtomicFile& file, const Tensor& tensor) {
+  if (tensor.is_dense()) return file.write(tensor.data, static_cast<size_t>(tensor.bytes()));
+  const auto row_bytes = static_cast<size_t>(tensor.dense_row_bytes());
+  for (int64_t i = 0; i < tensor.rows(); ++i) file.write(tensor.row<char>(i), row_bytes);
+}
+
 }  // namespace
 
 SafetensorsFile SafetensorsFile::open(const std::string& path) {
@@ -243,28 +271,32 @@ std::vector<SafetensorsFile> open_safetensors_directory(const std::string& direc
 
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  int64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    MSA_CHECK(!is_quantised(tensor.dtype) && !header.contains(name));
-    const std::vector<int64_t> shape(tensor.shape.begin(), tensor.shape.begin() + tensor.rank);
-    header[name] = {
-        {"dtype", traits(tensor.dtype).name}, {"shape", shape}, {"data_offsets", {offset, offset + tensor.bytes()}}};
-    offset += tensor.bytes();
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
+  const auto as_is = [](const Tensor& t) { return t.dtype; };
   AtomicFile file(path);
-  file.write(&length, sizeof(length));
-  file.write(text);
+  file.write(header_of(tensors, metadata, as_is));
+  for (const auto& [name, tensor] : tensors) write_rows(file, tensor);
+  file.commit();
+}
+
+void write_safetensors_as(DType type, const std::string& path, const std::vector<NamedTensor>& tensors,
+                          const std::map<std::string, std::string>& metadata) {
+  AtomicFile file(path);
+  file.write(header_of(tensors, metadata, [&](const Tensor&) { return type; }));
+  std::vector<float> values;
+  std::vector<char> stored;
   for (const auto& [name, tensor] : tensors) {
-    const auto row_bytes = static_cast<size_t>(tensor.dense_row_bytes());
-    if (tensor.is_dense())
-      file.write(tensor.data, static_cast<size_t>(tensor.bytes()));
-    else
-      for (int64_t i = 0; i < tensor.rows(); ++i) file.write(tensor.row<char>(i), row_bytes);
+    if (tensor.dtype == type) {
+      write_rows(file, tensor);
+      continue;
+    }
+    const int64_t n = tensor.row_elements();
+    values.resize(static_cast<size_t>(n));
+    stored.resize(static_cast<size_t>(n * traits(type).block_bytes));
+    for (int64_t i = 0; i < tensor.rows(); ++i) {
+      dequantise_row(tensor.dtype, tensor.row<void>(i), n, values.data());
+      quantise_row(type, values.data(), n, stored.data());
+      file.write(stored.data(), stored.size());
+    }
   }
   file.commit();
 }

@@ -47,8 +47,12 @@ std::vector<SafetensorsFile> open_safetensors_directory(const std::string& direc
 
 using NamedTensor = std::pair<std::string, Tensor>;
 
-/// Writes atomically, tensors in the given order; rows may be strided.
+/// Writes atomically, tensors of plain types in the given order; rows may be strided.
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
+
+/// The same, every tensor (floating or block type) converted row by row to `type`: F32, F16 or BF16.
+void write_safetensors_as(DType type, const std::string& path, const std::vector<NamedTensor>& tensors,
+                          const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace msa
