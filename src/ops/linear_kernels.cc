@@ -58,22 +58,32 @@ MSA_AVX512 void block_product_f32(const BlockProduct& p) {
 }
 
 template <int kRows>
+MSA_AVX512_BF16 inline void add_pairs(__m512 (&sums)[kRows][kVectors], const uint32_t* w, const uint32_t* pairs) {
+  __m512i weights[kVectors];
+  for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_si512(w + 16 * v);
+  for (int r = 0; r < kRows; ++r) {
+    const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(pairs[r])));
+    for (int v = 0; v < kVectors; ++v) {
+      sums[r][v] = _mm512_dpbf16_ps(sums[r][v], reinterpret_cast<__m512bh>(weights[v]), x);
+    }
+  }
+}
+
+template <int kRows>
 MSA_AVX512_BF16 void block_product_bf16(const BlockProduct& p) {
   __m512 sums[kRows][kVectors];
   for (auto& row : sums)
     for (auto& sum : row) sum = _mm512_setzero_ps();
   const uint32_t* w = static_cast<const uint32_t*>(p.block);  // pairs of consecutive k
-  for (int64_t k = 0; k < p.in; k += 2, w += kColumnBlock) {
-    __m512i weights[kVectors];
-    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_si512(w + 16 * v);
-    for (int r = 0; r < kRows; ++r) {
-      uint32_t pair = 0;  // an odd last element is paired with zero
-      std::memcpy(&pair, static_cast<const uint16_t*>(p.x[r]) + k, k + 1 < p.in ? 4 : 2);
-      const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(pair)));
-      for (int v = 0; v < kVectors; ++v) {
-        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], reinterpret_cast<__m512bh>(weights[v]), x);
-      }
-    }
+  uint32_t pairs[kRows];
+  int64_t k = 0;
+  for (; k + 2 <= p.in; k += 2, w += kColumnBlock) {
+    for (int r = 0; r < kRows; ++r) std::memcpy(pairs + r, static_cast<const uint16_t*>(p.x[r]) + k, 4);
+    add_pairs<kRows>(sums, w, pairs);
+  }
+  if (k < p.in) {  // the last element is paired with zero
+    for (int r = 0; r < kRows; ++r) pairs[r] = static_cast<const uint16_t*>(p.x[r])[k];
+    add_pairs<kRows>(sums, w, pairs);
   }
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(p.sums + r * kColumnBlock + 16 * v, sums[r][v]);

@@ -82,23 +82,26 @@ void row_to_q8_0(DType type, const void* row, int64_t n, std::vector<float>& flo
   }
 }
 
-/// The three parts of a panel of `blocks` blocks.
-struct PanelLayout {
-  explicit PanelLayout(int64_t blocks, bool nibbles)
-      : minima(nibbles ? blocks * kPanelRows * 2 : 0),
-        quants((blocks * kPanelRows * 2 + minima + 63) / 64 * 64),
-        bytes(quants + blocks * (nibbles ? kNibbleBytes : kByteBytes)) {}
-  int64_t minima;  // byte offset; the scales lie at 0
-  int64_t quants;
-  int64_t bytes;
-};
+/// Places 32 weights of output `o` of the panel.
+void put(const NibbleBlock& from, int64_t o, NibblePanelBlock& to) {
+  to.scales[o] = from.scale;
+  to.minima[o] = from.minimum;
+  for (int64_t j = 0; j < 4; ++j) std::memcpy(to.quants[j] + 4 * o, from.quants + 4 * j, 4);
+}
+
+void put(const BlockQ8_0& from, int64_t o, BytePanelBlock& to) {
+  to.scales[o] = from.scale;
+  for (int64_t e = 0; e < kQuantBlock; ++e) {
+    to.quants[e / 4][4 * o + e % 4] = static_cast<uint8_t>(from.quants[e] ^ 0x80);
+  }
+}
 
 }  // namespace
 
 QuantisedMatrix::QuantisedMatrix(Context& context, const Tensor& weight, bool as_q8_0)
     : in_(weight.dim(1)), out_(weight.dim(0)), nibbles_(!as_q8_0 && has_nibbles(weight.dtype)) {
   MSA_CHECK(fits(weight));
-  panel_bytes_ = PanelLayout(in_ / kQuantBlock, nibbles_).bytes;
+  panel_bytes_ = in_ / kQuantBlock * static_cast<int64_t>(nibbles_ ? sizeof(NibblePanelBlock) : sizeof(BytePanelBlock));
   packed_.reserve(static_cast<size_t>(bytes()));
   context.pool.parallel_for(panels(), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t p = begin; p < end; ++p) pack_panel(weight, p);
@@ -109,12 +112,8 @@ int64_t QuantisedMatrix::panels() const { return (out_ + kPanelRows - 1) / kPane
 
 void QuantisedMatrix::pack_panel(const Tensor& weight, int64_t panel) const {
   const int64_t blocks = in_ / kQuantBlock;
-  const PanelLayout layout(blocks, nibbles_);
-  char* base = static_cast<char*>(packed_.data()) + panel * panel_bytes_;
-  std::memset(base, 0, static_cast<size_t>(panel_bytes_));  // outputs beyond the last have scale 0
-  auto* scales = reinterpret_cast<uint16_t*>(base);
-  auto* minima = reinterpret_cast<uint16_t*>(base + layout.minima);
-  auto* quants = reinterpret_cast<uint8_t*>(base + layout.quants);
+  void* memory = static_cast<char*>(packed_.data()) + panel * panel_bytes_;
+  std::memset(memory, 0, static_cast<size_t>(panel_bytes_));  // outputs beyond the last have scale 0
   std::vector<float> floats;
   std::vector<BlockQ8_0> bytes(nibbles_ ? 0 : static_cast<size_t>(blocks));
   for (int64_t o = 0; o < std::min(kPanelRows, out_ - panel * kPanelRows); ++o) {
@@ -122,17 +121,9 @@ void QuantisedMatrix::pack_panel(const Tensor& weight, int64_t panel) const {
     if (!nibbles_) row_to_q8_0(weight.dtype, row, in_, floats, bytes.data());
     for (int64_t b = 0; b < blocks; ++b) {
       if (nibbles_) {
-        const NibbleBlock block = nibble_block(weight.dtype, row, b);
-        scales[b * kPanelRows + o] = block.scale;
-        minima[b * kPanelRows + o] = block.minimum;
-        for (int64_t j = 0; j < 4; ++j)
-          std::memcpy(quants + b * kNibbleBytes + j * 64 + o * 4, block.quants + j * 4, 4);
+        put(nibble_block(weight.dtype, row, b), o, static_cast<NibblePanelBlock*>(memory)[b]);
       } else {
-        const BlockQ8_0& block = bytes[static_cast<size_t>(b)];
-        scales[b * kPanelRows + o] = block.scale;
-        for (int64_t e = 0; e < kQuantBlock; ++e) {
-          quants[b * kByteBytes + e / 4 * 64 + o * 4 + e % 4] = static_cast<uint8_t>(block.quants[e] ^ 0x80);
-        }
+        put(bytes[static_cast<size_t>(b)], o, static_cast<BytePanelBlock*>(memory)[b]);
       }
     }
   }
@@ -155,7 +146,6 @@ void QuantisedMatrix::multiply(Context& context, const Tensor& x, const Tensor& 
     quantise_activations(row, blocks, activations + t * blocks);
   }
 
-  const PanelLayout layout(blocks, nibbles_);
   const PanelKernel kernel = nibbles_ ? nibble_panel_kernel() : byte_panel_kernel();
   const int64_t y_bytes = traits(y.dtype).block_bytes;
   constexpr int64_t kPanelsPerPiece = 4;  // some 20 KiB: less is not worth waking a worker
@@ -163,13 +153,12 @@ void QuantisedMatrix::multiply(Context& context, const Tensor& x, const Tensor& 
     std::array<float, kQuantRowsPerPass * kPanelRows> sums;
     std::array<const ActivationBlock*, kQuantRowsPerPass> rows{};
     for (int64_t p = begin; p < end; ++p) {
-      const char* base = static_cast<const char*>(packed_.data()) + p * panel_bytes_;
+      const void* panel = static_cast<const char*>(packed_.data()) + p * panel_bytes_;
       const int64_t column = p * kPanelRows;
       for (int64_t t = 0; t < T; t += kQuantRowsPerPass) {
         const int n = static_cast<int>(std::min<int64_t>(kQuantRowsPerPass, T - t));
         for (int r = 0; r < n; ++r) rows[static_cast<size_t>(r)] = activations + (t + r) * blocks;
-        kernel({reinterpret_cast<const uint8_t*>(base + layout.quants), reinterpret_cast<const uint16_t*>(base),
-                reinterpret_cast<const uint16_t*>(base + layout.minima), rows.data(), blocks, sums.data(), n});
+        kernel({panel, rows.data(), blocks, sums.data(), n});
         for (int r = 0; r < n; ++r) {
           store_sums(sums.data() + r * kPanelRows, std::min(kPanelRows, out_ - column),
                      y.row<char>(t + r) + column * y_bytes, y.dtype, accumulate);

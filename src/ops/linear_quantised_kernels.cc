@@ -21,17 +21,17 @@ namespace {
 void nibbles_portable(const PanelProduct& p) {
   std::fill(p.sums, p.sums + p.rows * kPanelRows, 0.0f);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    const uint8_t* w = p.quants + b * kNibbleBytes;
+    const NibblePanelBlock& w = static_cast<const NibblePanelBlock*>(p.panel)[b];
     for (int r = 0; r < p.rows; ++r) {
       const ActivationBlock& x = p.x[r][b];
       for (int64_t o = 0; o < kPanelRows; ++o) {
         int dot = 0;
         for (int e = 0; e < 16; ++e) {
-          const uint8_t byte = w[e / 4 * 64 + o * 4 + e % 4];
+          const uint8_t byte = w.quants[e / 4][o * 4 + e % 4];
           dot += (byte & 15) * x.quants[e] + (byte >> 4) * x.quants[16 + e];
         }
-        const float scale = half_to_float(p.scales[b * kPanelRows + o]);
-        const float minimum = half_to_float(p.minima[b * kPanelRows + o]);
+        const float scale = half_to_float(w.scales[o]);
+        const float minimum = half_to_float(w.minima[o]);
         p.sums[r * kPanelRows + o] += static_cast<float>(dot) * x.scale * scale + x.scaled_sum * minimum;
       }
     }
@@ -41,13 +41,13 @@ void nibbles_portable(const PanelProduct& p) {
 void bytes_portable(const PanelProduct& p) {
   std::fill(p.sums, p.sums + p.rows * kPanelRows, 0.0f);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    const uint8_t* w = p.quants + b * kByteBytes;
+    const BytePanelBlock& w = static_cast<const BytePanelBlock*>(p.panel)[b];
     for (int r = 0; r < p.rows; ++r) {
       const ActivationBlock& x = p.x[r][b];
       for (int64_t o = 0; o < kPanelRows; ++o) {
         int dot = x.minus_offset;
-        for (int e = 0; e < 32; ++e) dot += w[e / 4 * 64 + o * 4 + e % 4] * x.quants[e];
-        p.sums[r * kPanelRows + o] += static_cast<float>(dot) * x.scale * half_to_float(p.scales[b * kPanelRows + o]);
+        for (int e = 0; e < 32; ++e) dot += w.quants[e / 4][o * 4 + e % 4] * x.quants[e];
+        p.sums[r * kPanelRows + o] += static_cast<float>(dot) * x.scale * half_to_float(w.scales[o]);
       }
     }
   }
@@ -95,6 +95,10 @@ inline int32_t four_bytes(const int8_t* p) {
   return word;
 }
 
+MSA_VNNI inline __m512 sixteen_halves(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
 template <int kRows>
 struct NibblesVnni {
   MSA_VNNI static void run(const PanelProduct& p) {
@@ -102,17 +106,15 @@ struct NibblesVnni {
     for (auto& sum : sums) sum = _mm512_setzero_ps();
     const __m512i low_mask = _mm512_set1_epi8(15);
     for (int64_t b = 0; b < p.blocks; ++b) {
-      const uint8_t* w = p.quants + b * kNibbleBytes;
+      const NibblePanelBlock& w = static_cast<const NibblePanelBlock*>(p.panel)[b];
       __m512i low[4], high[4];
       for (int j = 0; j < 4; ++j) {
-        const __m512i both = _mm512_loadu_si512(w + 64 * j);
+        const __m512i both = _mm512_loadu_si512(w.quants[j]);
         low[j] = _mm512_and_si512(both, low_mask);
         high[j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_mask);
       }
-      const __m512 scale =
-          _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.scales + b * kPanelRows)));
-      const __m512 minimum =
-          _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.minima + b * kPanelRows)));
+      const __m512 scale = sixteen_halves(w.scales);
+      const __m512 minimum = sixteen_halves(w.minima);
       for (int r = 0; r < kRows; ++r) {
         const ActivationBlock& x = p.x[r][b];
         __m512i dot_low = _mm512_setzero_si512();
@@ -136,11 +138,10 @@ struct BytesVnni {
     __m512 sums[kRows];
     for (auto& sum : sums) sum = _mm512_setzero_ps();
     for (int64_t b = 0; b < p.blocks; ++b) {
-      const uint8_t* w = p.quants + b * kByteBytes;
+      const BytePanelBlock& w = static_cast<const BytePanelBlock*>(p.panel)[b];
       __m512i weights[8];
-      for (int j = 0; j < 8; ++j) weights[j] = _mm512_loadu_si512(w + 64 * j);
-      const __m512 scale =
-          _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.scales + b * kPanelRows)));
+      for (int j = 0; j < 8; ++j) weights[j] = _mm512_loadu_si512(w.quants[j]);
+      const __m512 scale = sixteen_halves(w.scales);
       for (int r = 0; r < kRows; ++r) {
         const ActivationBlock& x = p.x[r][b];
         __m512i dot_even = _mm512_set1_epi32(x.minus_offset);
@@ -170,14 +171,14 @@ struct NibblesAvx2 {
       __m256 sums[kRows];
       for (auto& sum : sums) sum = _mm256_setzero_ps();
       for (int64_t b = 0; b < p.blocks; ++b) {
-        const uint8_t* w = p.quants + b * kNibbleBytes + 32 * half;
-        const __m256 scale = eight_halves(p.scales + b * kPanelRows + 8 * half);
-        const __m256 minimum = eight_halves(p.minima + b * kPanelRows + 8 * half);
+        const NibblePanelBlock& w = static_cast<const NibblePanelBlock*>(p.panel)[b];
+        const __m256 scale = eight_halves(w.scales + 8 * half);
+        const __m256 minimum = eight_halves(w.minima + 8 * half);
         for (int r = 0; r < kRows; ++r) {
           const ActivationBlock& x = p.x[r][b];
           __m256i dot = _mm256_setzero_si256();  // 16 bits: at most 16 · 15 · 127 = 30480
           for (int j = 0; j < 4; ++j) {
-            const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 64 * j));
+            const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.quants[j] + 32 * half));
             const __m256i low = _mm256_and_si256(both, low_mask);
             const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_mask);
             const __m256i x_low = _mm256_set1_epi32(four_bytes(x.quants + 4 * j));
@@ -204,14 +205,14 @@ struct BytesAvx2 {
       __m256 sums[kRows];
       for (auto& sum : sums) sum = _mm256_setzero_ps();
       for (int64_t b = 0; b < p.blocks; ++b) {
-        const uint8_t* w = p.quants + b * kByteBytes + 32 * half;
-        const __m256 scale = eight_halves(p.scales + b * kPanelRows + 8 * half);
+        const BytePanelBlock& w = static_cast<const BytePanelBlock*>(p.panel)[b];
+        const __m256 scale = eight_halves(w.scales + 8 * half);
         for (int r = 0; r < kRows; ++r) {
           const ActivationBlock& x = p.x[r][b];
           __m256i dot = _mm256_setzero_si256();
           for (int j = 0; j < 8; ++j) {
-            const __m256i weights =
-                _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 64 * j)), sign_bit);
+            const __m256i weights = _mm256_xor_si256(
+                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.quants[j] + 32 * half)), sign_bit);
             // |w| as unsigned times x with the sign of w: pairs stay below 2 · 128 · 127, where unsigned bytes of 255
             // would saturate.
             const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(four_bytes(x.quants + 4 * j)), weights);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -279,13 +280,22 @@ TEST(PanelKernels, AgreeWithThePortableOneAtTheExtremes) {
   const PanelKernels* last = available_panel_kernels();
   while (last[1].name != nullptr) ++last;
   ASSERT_STREQ(last->name, "portable");
-  std::vector<uint16_t> scales(kBlocks * kPanelRows), minima(kBlocks * kPanelRows);
-  for (auto& s : scales) s = float_to_half(0.01f + static_cast<float>(random() % 100) * 1e-3f);
-  for (auto& m : minima) m = float_to_half(static_cast<float>(random() % 100) * -1e-2f);
+  std::vector<NibblePanelBlock> nibble_panel(kBlocks);
+  std::vector<BytePanelBlock> byte_panel(kBlocks);
+  for (int64_t b = 0; b < kBlocks; ++b) {
+    for (int64_t o = 0; o < kPanelRows; ++o) {
+      nibble_panel[b].scales[o] = byte_panel[b].scales[o] =
+          float_to_half(0.01f + static_cast<float>(random() % 100) * 1e-3f);
+      nibble_panel[b].minima[o] = float_to_half(static_cast<float>(random() % 100) * -1e-2f);
+    }
+  }
   for (const int fill : {0x00, 0xff, 0x80, 0x7f, -1}) {
     for (const int value : {-127, 127, 0, -1}) {
-      std::vector<uint8_t> quants(kBlocks * kByteBytes);
-      for (auto& q : quants) q = static_cast<uint8_t>(fill < 0 ? random() : static_cast<unsigned>(fill));
+      const auto next = [&] { return static_cast<uint8_t>(fill < 0 ? random() : static_cast<unsigned>(fill)); };
+      for (int64_t b = 0; b < kBlocks; ++b) {
+        for (auto& line : nibble_panel[b].quants) std::generate(line, line + 64, next);
+        for (auto& line : byte_panel[b].quants) std::generate(line, line + 64, next);
+      }
       std::vector<float> x(static_cast<size_t>(kQuantRowsPerPass * kBlocks * kQuantBlock));
       for (size_t i = 0; i < x.size(); ++i) {
         x[i] = value == -1 ? static_cast<float>(random() % 255) - 127 : static_cast<float>(value);
@@ -297,8 +307,9 @@ TEST(PanelKernels, AgreeWithThePortableOneAtTheExtremes) {
       for (int n = 1; n <= kQuantRowsPerPass; ++n) {
         for (const PanelKernels* k = available_panel_kernels(); k != last; ++k) {
           std::vector<float> a(static_cast<size_t>(n * kPanelRows), kNaN), b = a;
-          PanelProduct p{quants.data(), scales.data(), minima.data(), rows, kBlocks, a.data(), n};
+          PanelProduct p{nullptr, rows, kBlocks, a.data(), n};
           for (const bool nibbles : {true, false}) {
+            p.panel = nibbles ? static_cast<const void*>(nibble_panel.data()) : byte_panel.data();
             p.sums = a.data();
             (nibbles ? k->nibbles : k->bytes)(p);
             p.sums = b.data();
