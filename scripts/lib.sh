@@ -5,13 +5,17 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 export DEBIAN_FRONTEND=noninteractive
+export MSA_SCRIPT_BEGIN="${MSA_SCRIPT_BEGIN:-$(date +%s)}"  # of the outermost script
 
 default_model_dir="$root/models/smollm2-135m-msa"
 
 if [[ -t 2 ]]; then _bold=$'\e[1m' _plain=$'\e[0m'; else _bold='' _plain=''; fi
 
 # step TEXT: announces a stage with the time passed since the script began (on stderr; stdout is for results).
-step() { printf '%s[%3d:%02d] %s%s\n' "$_bold" $((SECONDS / 60)) $((SECONDS % 60)) "$*" "$_plain" >&2; }
+step() {
+  local passed=$(($(date +%s) - MSA_SCRIPT_BEGIN))
+  printf '%s[%3d:%02d] %s%s\n' "$_bold" $((passed / 60)) $((passed % 60)) "$*" "$_plain" >&2
+}
 
 # note TEXT: a detail of the current stage.
 note() { printf '        %s\n' "$*" >&2; }
