@@ -13,8 +13,8 @@ struct CpuFeatures {
 };
 
 const CpuFeatures& cpu_features();
-std::string cpu_name();      // "AMD EPYC …", "unknown CPU" where the system does not say
-std::string cpu_summary();   // name and the features above, for reports
-int available_cpus();        // CPUs this process may run on
+std::string cpu_name();     // "AMD EPYC …", "unknown CPU" where the system does not say
+std::string cpu_summary();  // name and the features above, for reports
+int available_cpus();       // CPUs this process may run on
 
 }  // namespace msa

@@ -45,9 +45,13 @@ struct Tensor {
   int64_t bytes() const { return rows() * dense_row_bytes(); }  // of a dense tensor
 
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
   template <class T>
-  T* row(int64_t i) const { return reinterpret_cast<T*>(static_cast<char*>(data) + i * row_bytes); }
+  T* row(int64_t i) const {
+    return reinterpret_cast<T*>(static_cast<char*>(data) + i * row_bytes);
+  }
 
   Tensor slice_rows(int64_t begin, int64_t end) const;
   /// Columns [begin, end) of a matrix of a plain type, as a strided view.
