@@ -5,23 +5,18 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/max_inner_product.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "ops/check.h"
-#include "ops/gemm-inl.h"
+#include "ops/dot-inl.h"
 
 #ifndef MSA_OPS_MAX_INNER_PRODUCT_ONCE
 #define MSA_OPS_MAX_INNER_PRODUCT_ONCE
 namespace msa {
 
-constexpr size_t kKeyBlock = 96;     // keys of one cache tile; a multiple of every kTileRows
-constexpr size_t kMostColumns = 32;  // panel_columns() of the widest instruction set
-
-struct ScanQueries {
-  const float* panels;  // [panels, n, panel_columns()], the last panel filled up with copies of the last query
-  size_t panel_count;
-  size_t n;
-};
+constexpr int64_t kKeyBlock = 32;     // keys that stay in the L1 cache while every query passes over them
+constexpr int64_t kMostPadding = 32;  // of a query: panel_columns() of the widest instruction set
 
 }  // namespace msa
 #endif  // MSA_OPS_MAX_INNER_PRODUCT_ONCE
@@ -29,63 +24,63 @@ struct ScanQueries {
 HWY_BEFORE_NAMESPACE();
 namespace msa::HWY_NAMESPACE {
 
-/// Writes the panels of ScanQueries; returns their number.
-size_t pack_scan_queries(const Tensor& queries, float* panels) {
-  const size_t m = static_cast<size_t>(queries.rows()), n = static_cast<size_t>(queries.dim(1));
-  const size_t count = (m + panel_columns() - 1) / panel_columns();
-  for (size_t column = 0; column < count * panel_columns(); ++column) {
-    const float* q = queries.row<float>(static_cast<int64_t>(std::min(column, m - 1)));
-    float* to = panels + column / panel_columns() * n * panel_columns() + column % panel_columns();
-    for (size_t i = 0; i < n; ++i) to[i * panel_columns()] = q[i];
-  }
-  return count;
-}
-
-/// keys [kRows, n], maxima [kRows] vectors: the largest product so far, lane by lane.
-template <int kRows>
-HWY_INLINE void scan_tile(const float* keys, size_t n, const float* panel, bool first, float* maxima) {
-  const FloatTag d;
-  FloatVec sums[kRows][2];
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = hn::Zero(d);
-  tile_product<kRows, false>(keys, n, panel, n, sums);
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
-    float* maximum = maxima + static_cast<size_t>(r) * hn::Lanes(d);
-    const FloatVec larger = hn::Max(sums[r][0], sums[r][1]);
-    hn::StoreU(first ? larger : hn::Max(larger, hn::LoadU(d, maximum)), d, maximum);
+/// to [M, split_length(n)]: the queries in the order in which keys of this type are read.
+void split_queries(const Tensor& queries, DType key_type, float* to) {
+  const size_t n = static_cast<size_t>(queries.dim(1));
+  for (int64_t m = 0; m < queries.rows(); ++m, to += split_length(n)) {
+    key_type == DType::kF32 ? split_query<float>(queries.row<float>(m), n, 1.0f, to)
+                            : split_query<bf16>(queries.row<float>(m), n, 1.0f, to);
   }
 }
 
-/// Scores keys [begin, end). Every key goes through the same operations wherever it lies.
-void scan_keys(const ScanQueries& queries, const Tensor& keys, const Tensor& out, int64_t begin, int64_t end,
-               float* block) {
-  const FloatTag d;
-  const size_t n = queries.n;
-  float* maxima = block + kKeyBlock * n;
-  for (int64_t at = begin; at < end; at += kKeyBlock) {
-    const size_t rows = static_cast<size_t>(std::min<int64_t>(kKeyBlock, end - at));
-    for (size_t r = 0; r < rows; ++r) {
-      float* to = block + r * n;
-      const auto convert = [&](const auto* from) HWY_ATTR {
-        for_each_vector(n, [&](auto dv, size_t i) HWY_ATTR { hn::StoreU(load_float(dv, from + i), dv, to + i); });
-      };
-      const int64_t key = at + static_cast<int64_t>(r);
-      keys.dtype == DType::kF32 ? convert(keys.row<float>(key)) : convert(keys.row<bf16>(key));
-    }
-    for (size_t p = 0; p < queries.panel_count; ++p) {
-      const float* panel = queries.panels + p * n * panel_columns();
-      size_t r = 0;
-      for (; r + kTileRows <= rows; r += kTileRows) {
-        scan_tile<kTileRows>(block + r * n, n, panel, p == 0, maxima + r * hn::Lanes(d));
+/// Asks for kKeysAtOnce keys: the processor does not foresee rows that are read side by side (1.8x as fast on Zen 4).
+template <class Key>
+HWY_INLINE void prefetch_keys(const Tensor& keys, int64_t begin, int64_t end) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Key));
+  for (int64_t j = begin; j < std::min<int64_t>(begin + kKeysAtOnce, end); ++j) {
+    for (int64_t i = 0; i < keys.dim(1); i += kLine) hwy::Prefetch(keys.row<Key>(j) + i);
+  }
+}
+
+/// Raises best[i] to the largest product of key begin + i with `count` queries, for the keys of one block.
+template <class Key>
+HWY_INLINE void scan_block(const float* queries, size_t count, const Tensor& keys, int64_t begin, int64_t end,
+                           bool first, float* best) {
+  const size_t n = static_cast<size_t>(keys.dim(1));
+  float products[kQueriesAtOnce][kKeysAtOnce];
+  for (int64_t j = begin; j < end; j += kKeysAtOnce) {
+    if (first) prefetch_keys<Key>(keys, j + 2 * kKeysAtOnce, keys.rows());
+    const auto key = [&](int64_t i) { return keys.row<Key>(std::min(j + i, end - 1)); };
+    dot_4_keys<Key>(queries, count, {key(0), key(1), key(2), key(3)}, n, products[0], kKeysAtOnce);
+    for (size_t q = 0; q < count; ++q) {
+      for (size_t i = 0; i < kKeysAtOnce; ++i) {
+        float& top = best[static_cast<size_t>(j - begin) + i];
+        top = std::max(top, products[q][i]);
       }
-      for (; r < rows; ++r) scan_tile<1>(block + r * n, n, panel, p == 0, maxima + r * hn::Lanes(d));
-    }
-    for (size_t r = 0; r < rows; ++r) {
-      const FloatVec maximum = hn::LoadU(d, maxima + r * hn::Lanes(d));
-      *out.row<float>(at + static_cast<int64_t>(r)) = hn::GetLane(hn::MaxOfLanes(d, maximum));
     }
   }
+}
+
+/// Scores keys [begin, end). A product of a query and a key is the same wherever both lie.
+template <class Key>
+HWY_INLINE void scan(const float* queries, int64_t m, const Tensor& keys, const Tensor& out, int64_t begin,
+                     int64_t end) {
+  const int64_t stride = static_cast<int64_t>(split_length(static_cast<size_t>(keys.dim(1))));
+  for (int64_t at = begin; at < end; at += kKeyBlock) {
+    const int64_t block_end = std::min(at + kKeyBlock, end);
+    float best[kKeyBlock];
+    std::fill_n(best, kKeyBlock, -std::numeric_limits<float>::infinity());
+    for (int64_t q = 0; q < m; q += kQueriesAtOnce) {
+      const size_t count = static_cast<size_t>(std::min<int64_t>(kQueriesAtOnce, m - q));
+      scan_block<Key>(queries + q * stride, count, keys, at, block_end, q == 0, best);
+    }
+    std::copy_n(best, block_end - at, out.row<float>(at));
+  }
+}
+
+void scan_keys(const float* queries, int64_t m, const Tensor& keys, const Tensor& out, int64_t begin, int64_t end) {
+  keys.dtype == DType::kF32 ? scan<float>(queries, m, keys, out, begin, end)
+                            : scan<bf16>(queries, m, keys, out, begin, end);
 }
 
 }  // namespace msa::HWY_NAMESPACE
@@ -94,22 +89,19 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace msa {
 
-HWY_EXPORT(pack_scan_queries);
+HWY_EXPORT(split_queries);
 HWY_EXPORT(scan_keys);
 
 void max_inner_product(Context& context, const Tensor& queries, const Tensor& keys, const Tensor& out) {
   MSA_CHECK(queries.rank == 2 && is_f32(queries) && queries.rows() >= 1);
   MSA_CHECK(keys.rank == 2 && is_f32_or_bf16(keys) && keys.dim(1) == queries.dim(1));
-  MSA_CHECK(out.rank == 1 && is_f32(out) && out.rows() == keys.rows());
-  const size_t n = static_cast<size_t>(keys.dim(1)), m = static_cast<size_t>(queries.rows());
-  context.scratch[0].reserve((m + kMostColumns) * n * sizeof(float));
-  float* panels = static_cast<float*>(context.scratch[0].data());
-  const ScanQueries packed{panels, HWY_DYNAMIC_DISPATCH(pack_scan_queries)(queries, panels), n};
-  const size_t block = kKeyBlock * (n + kMostColumns / 2);
-  context.scratch[1].reserve(block * sizeof(float) * static_cast<size_t>(context.pool.threads()));
-  float* blocks = static_cast<float*>(context.scratch[1].data());
-  context.pool.parallel_for(keys.rows(), kKeyBlock, [&](int64_t begin, int64_t end, int worker) {
-    HWY_DYNAMIC_DISPATCH(scan_keys)(packed, keys, out, begin, end, blocks + static_cast<size_t>(worker) * block);
+  MSA_CHECK(out.rank == 1 && is_f32(out) && out.is_dense() && out.rows() == keys.rows());
+  const int64_t m = queries.rows();
+  context.scratch[0].reserve(static_cast<size_t>(m * (keys.dim(1) + kMostPadding)) * sizeof(float));
+  float* split = static_cast<float*>(context.scratch[0].data());
+  HWY_DYNAMIC_DISPATCH(split_queries)(queries, keys.dtype, split);
+  context.pool.parallel_for(keys.rows(), kKeyBlock, [&](int64_t begin, int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(scan_keys)(split, m, keys, out, begin, end);
   });
 }
 
