@@ -35,6 +35,7 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"f32", DType::kF32, {LinearFormat::kF32, DecodeFormat::kSame}, 4},
     {"bf16", DType::kF32, {LinearFormat::kBF16, DecodeFormat::kSame}, 2},
+    {"int8", DType::kF32, {LinearFormat::kInt8, DecodeFormat::kSame}, 1},
     {"q8_0", DType::kF32, {LinearFormat::kF32, DecodeFormat::kQ8_0}, 34.0 / 32},
     {"q4_1", DType::kQ4_1, {LinearFormat::kF32, DecodeFormat::kFile}, 20.0 / 32},
 };
@@ -159,7 +160,42 @@ void decode(benchmark::State& state, const Kind& kind, const Shape& shape) {
   state.counters["us"] = best / static_cast<double>(copies.size()) * 1e6;
 }
 
+/// Every product of one decoded token: 30 layers and the output projection, 95 MB of weights.
+void token(benchmark::State& state) {
+  const int threads = static_cast<int>(state.range(0));
+  constexpr int kLayers = 30;
+  constexpr int64_t kVocabulary = 49152;
+  Context context(threads);
+  std::vector<Linear> linears;
+  std::vector<Activations> activations;
+  double bytes = 0;
+  const auto add = [&](const Kind& kind, int64_t in, int64_t out) {
+    linears.push_back(Product(context, kind, in, out).linear);
+    activations.emplace_back(1, in, out, DType::kF32, DType::kF32);
+    bytes += kind.bytes_per_weight * static_cast<double>(in * out);
+  };
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const Shape& shape : kShapes) add(kKinds[4], shape.in, shape.out);
+  }
+  add(kKinds[3], 576, kVocabulary);
+  double best = std::numeric_limits<double>::infinity();
+  for (auto _ : state) {
+    best = std::min(best, seconds_of([&] {
+                      for (size_t i = 0; i < linears.size(); ++i)
+                        linears[i].forward(context, activations[i].x, activations[i].y);
+                    }));
+  }
+  state.counters["ms"] = best * 1e3;
+  state.counters["GB/s"] = bytes / best * 1e-9;
+  state.counters["share"] = bytes / best / read_bandwidth(threads);
+}
+
 void register_all() {
+  benchmark::RegisterBenchmark("token/q4_1", token)
+      ->ArgsProduct({{1, 2}})
+      ->ArgNames({"threads"})
+      ->MinTime(2)
+      ->Unit(benchmark::kMillisecond);
   for (const Kind& kind : kKinds) {
     for (const Shape& shape : kShapes) {
       const std::string name = std::string(kind.name) + "/" + shape.name;

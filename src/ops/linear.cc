@@ -4,6 +4,8 @@
 #include <string>
 
 #include "core/cpu.h"
+#include "core/quant.h"
+#include "ops/linear_int8.h"
 #include "ops/linear_kernels.h"
 #include "ops/linear_packed.h"
 #include "ops/linear_quantised.h"
@@ -31,30 +33,49 @@ Tensor converted(Context& context, const Tensor& x, DType type, Buffer& scratch)
   return out;
 }
 
+/// `format` bf16 without AVX512: the weights are rounded to bf16, but held and multiplied as float32.
+PackedMatrix pack_floats(Context& context, const Tensor& weight, LinearFormat format) {
+  const bool bf16_operands = format == LinearFormat::kBF16 && cpu_features().avx512;
+  const bool round = format == LinearFormat::kBF16 && !bf16_operands;
+  const int64_t in = weight.dim(1);
+  const auto source = [&](int64_t begin, int64_t end, void* rows) {
+    auto* row = static_cast<float*>(rows);
+    for (int64_t r = begin; r < end; ++r, row += in) {
+      dequantise_row(weight.dtype, weight.row<void>(r), in, row);
+      for (int64_t i = 0; round && i < in; ++i) row[i] = to_float(to_bf16(row[i]));
+    }
+  };
+  return {context, in, weight.dim(0), bf16_operands ? DType::kBF16 : DType::kF32, source};
+}
+
+void multiply_floats(Context& context, const PackedMatrix& packed, const Tensor& x, const Tensor& y, bool accumulate) {
+  const Tensor operand = converted(context, x, packed.operand(), context.scratch[0]);
+  if (y.dtype == DType::kF32 || packed.operand() == DType::kBF16) {
+    return packed.multiply(context, operand, y, accumulate);
+  }
+  const Tensor sums = context.scratch[1].tensor(DType::kF32, {y.rows(), y.dim(1)});
+  packed.multiply(context, operand, sums, false);
+  for (int64_t t = 0; t < y.rows(); ++t) convert(sums.row<void>(t), DType::kF32, y.row<void>(t), y.dtype, y.dim(1));
+}
+
 }  // namespace
 
 struct Linear::Impl {
-  Impl(Context& context, const Tensor& weight, const Options& options)
-      : in(weight.dim(1)), out(weight.dim(0)), packed(context, weight, options.format == LinearFormat::kBF16) {
+  Impl(Context& context, const Tensor& weight, const Options& options) : in(weight.dim(1)), out(weight.dim(0)) {
+    if (options.format == LinearFormat::kInt8 && cpu_features().avx512_vnni)
+      int8.emplace(context, weight);
+    else
+      floats.emplace(pack_floats(context, weight, options.format));
     const bool file = options.decode == DecodeFormat::kFile && is_quantised(weight.dtype);
     const bool q8_0 = options.decode == DecodeFormat::kQ8_0;
-    if ((file || q8_0) && QuantisedMatrix::fits(weight)) quantised.emplace(context, weight, q8_0);
-  }
-
-  void multiply_packed(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const {
-    const Tensor operand = converted(context, x, packed.operand(), context.scratch[0]);
-    if (y.dtype == DType::kF32 || packed.operand() == DType::kBF16) {
-      return packed.multiply(context, operand, y, accumulate);
-    }
-    const Tensor sums = context.scratch[1].tensor(DType::kF32, {y.rows(), out});
-    packed.multiply(context, operand, sums, false);
-    for (int64_t t = 0; t < y.rows(); ++t) convert(sums.row<void>(t), DType::kF32, y.row<void>(t), y.dtype, out);
+    if ((file || q8_0) && QuantisedMatrix::fits(weight)) decoding.emplace(context, weight, q8_0);
   }
 
   int64_t in;
   int64_t out;
-  PackedMatrix packed;
-  std::optional<QuantisedMatrix> quantised;
+  std::optional<PackedMatrix> floats;  // one of these two
+  std::optional<Int8Matrix> int8;
+  std::optional<QuantisedMatrix> decoding;
 };
 
 Linear::Linear(Context& context, const Tensor& weight, const Options& options) {
@@ -70,8 +91,9 @@ void Linear::forward(Context& context, const Tensor& x, const Tensor& y, bool ac
   MSA_CHECK(is_float(x.dtype) && is_float(y.dtype) && (!accumulate || y.dtype == DType::kF32));
   MSA_CHECK(x.dim(1) == impl_->in && y.dim(1) == impl_->out && x.rows() == y.rows());
   if (x.rows() == 0) return;
-  if (impl_->quantised && x.rows() <= kDecodeRows) return impl_->quantised->multiply(context, x, y, accumulate);
-  impl_->multiply_packed(context, x, y, accumulate);
+  if (impl_->decoding && x.rows() <= kDecodeRows) return impl_->decoding->multiply(context, x, y, accumulate);
+  if (impl_->int8) return impl_->int8->multiply(context, x, y, accumulate);
+  multiply_floats(context, *impl_->floats, x, y, accumulate);
 }
 
 LinearFormat default_linear_format() {

@@ -10,8 +10,9 @@ namespace msa {
 /// How a weight is held and multiplied.
 enum class LinearFormat {
   kF32,   // float32 throughout: the reference precision
-  kBF16,  // bf16 operands, float32 accumulation (AVX512-BF16 or AMX; emulated and slow elsewhere)
-  kInt8,  // int8 weights, one scale per output row; activations quantised per row (VNNI)
+  kBF16,  // bf16 operands, float32 accumulation (AVX512-BF16 or AMX; slow with AVX512 alone; without it the weights are
+          // rounded to bf16 and multiplied as kF32)
+  kInt8,  // int8 weights, one scale per output row; activations quantised per row (AVX512-VNNI; elsewhere as kF32)
 };
 
 /// How a weight is held for products with very few rows (decoding), where reading it is the cost. A weight for which

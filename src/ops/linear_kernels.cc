@@ -1,7 +1,9 @@
 #include "ops/linear_kernels.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 
 #include "core/cpu.h"
 
@@ -28,6 +30,35 @@ inline bf16 round_to_bf16(float x) {
   for (int64_t i = 0; i < n; ++i) to[i] = to_float(from[i]);
 }
 
+[[gnu::always_inline]] inline void scale_loop(const IntegerSums& in, float* out) {
+  for (int64_t i = 0; i < in.n; ++i) {
+    out[i] = static_cast<float>(in.sums[i] - in.offsets[i]) * (in.scales[i] * in.scale);
+  }
+}
+
+[[gnu::always_inline]] inline void add_loop(const float* from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] += from[i];
+}
+
+// Largest magnitude through integer comparison (the bits of non-negative floats are ordered), rounding to nearest even
+// through the addition of 1.5 · 2^23: both vectorise without -ffast-math.
+[[gnu::always_inline]] inline float quantise_loop(const float* x, int64_t n, int32_t offset, uint8_t* out) {
+  constexpr uint32_t kInfinity = 0x7f800000u;
+  constexpr float kRound = 12582912.0f;
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  const float amax = std::bit_cast<float>(largest);
+  const bool finite = largest < kInfinity;
+  // The bound keeps the reciprocal finite; smaller numbers become zeros.
+  const float inverse = finite && amax > 1e-35f ? 127.0f / amax : 0.0f;
+  const int32_t base = std::bit_cast<int32_t>(kRound) - offset;
+  for (int64_t i = 0; i < n; ++i) {
+    const float scaled = finite ? x[i] * inverse : 0.0f;
+    out[i] = static_cast<uint8_t>(std::bit_cast<int32_t>(scaled + kRound) - base);
+  }
+  return finite ? amax / 127.0f : std::numeric_limits<float>::quiet_NaN();
+}
+
 #if defined(__x86_64__)
 
 #define MSA_AVX2 [[gnu::target("avx2,fma")]]
@@ -36,6 +67,12 @@ inline bf16 round_to_bf16(float x) {
 
 MSA_AVX2 void narrow_avx2(const float* from, bf16* to, int64_t n) { narrow_loop(from, to, n); }
 MSA_AVX2 void widen_avx2(const bf16* from, float* to, int64_t n) { widen_loop(from, to, n); }
+
+MSA_AVX2 void scale_avx2(const IntegerSums& in, float* out) { scale_loop(in, out); }
+MSA_AVX2 void add_avx2(const float* from, float* to, int64_t n) { add_loop(from, to, n); }
+MSA_AVX2 float quantise_avx2(const float* x, int64_t n, int32_t offset, uint8_t* out) {
+  return quantise_loop(x, n, offset, out);
+}
 
 constexpr int kVectors = 4;  // of 16 floats: the 64 columns of a block
 
@@ -147,7 +184,25 @@ void convert(const void* from, DType from_type, void* to, DType to_type, int64_t
 
 void store_sums(const float* sums, int64_t n, void* y, DType y_type, bool accumulate) {
   if (!accumulate) return convert(sums, DType::kF32, y, y_type, n);
-  for (int64_t i = 0; i < n; ++i) static_cast<float*>(y)[i] += sums[i];
+  auto* to = static_cast<float*>(y);
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return add_avx2(sums, to, n);
+#endif
+  add_loop(sums, to, n);
+}
+
+float quantise_to_bytes(const float* x, int64_t n, int32_t offset, uint8_t* out) {
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return quantise_avx2(x, n, offset, out);
+#endif
+  return quantise_loop(x, n, offset, out);
+}
+
+void scale_integers(const IntegerSums& in, float* out) {
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return scale_avx2(in, out);
+#endif
+  scale_loop(in, out);
 }
 
 }  // namespace msa

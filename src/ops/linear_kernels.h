@@ -32,4 +32,18 @@ void convert(const void* from, DType from_type, void* to, DType to_type, int64_t
 /// Writes (or adds, F32 only) n sums to y of type F32 or BF16.
 void store_sums(const float* sums, int64_t n, void* y, DType y_type, bool accumulate);
 
+/// x [n] → out [n] = offset + round(x / scale) with |x / scale| <= 127, as bytes modulo 256. Returns the scale: NaN
+/// where x holds an infinity or NaN.
+float quantise_to_bytes(const float* x, int64_t n, int32_t offset, uint8_t* out);
+
+/// out[i] = (sums[i] - offsets[i]) · scales[i] · scale.
+struct IntegerSums {
+  const int32_t* sums;     // [n]
+  const int32_t* offsets;  // [n]
+  const float* scales;     // [n]
+  float scale;
+  int64_t n;
+};
+void scale_integers(const IntegerSums& in, float* out);
+
 }  // namespace msa

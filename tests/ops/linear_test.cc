@@ -169,6 +169,8 @@ TEST_P(LinearTest, ARowDoesNotDependOnThreadsOrNeighbours) {
 
 constexpr Linear::Options kF32{LinearFormat::kF32, DecodeFormat::kSame};
 constexpr Linear::Options kBF16{LinearFormat::kBF16, DecodeFormat::kSame};
+constexpr Linear::Options kInt8{LinearFormat::kInt8, DecodeFormat::kSame};
+constexpr Linear::Options kInt8File{LinearFormat::kInt8, DecodeFormat::kFile};
 constexpr Linear::Options kF32Q8{LinearFormat::kF32, DecodeFormat::kQ8_0};
 constexpr Linear::Options kF32File{LinearFormat::kF32, DecodeFormat::kFile};
 constexpr Linear::Options kBF16File{LinearFormat::kBF16, DecodeFormat::kFile};
@@ -181,7 +183,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"F32OfF16", DType::kF16, kF32, 64, 100, 1e-5}, Case{"F32OfQ4_1", DType::kQ4_1, kF32, 96, 576, 1e-5},
         Case{"BF16", DType::kBF16, kBF16, 320, 192, 1e-2}, Case{"BF16Odd", DType::kF32, kBF16, 77, 131, 1e-2},
         Case{"BF16Tiny", DType::kF32, kBF16, 1, 1, 1e-2}, Case{"BF16Narrow", DType::kF32, kBF16, 33, 48, 1e-2},
-        Case{"BF16Wide", DType::kBF16, kBF16, 64, 1100, 1e-2}, Case{"Q8", DType::kF32, kF32Q8, 320, 192, 1e-2},
+        Case{"BF16Wide", DType::kBF16, kBF16, 64, 1100, 1e-2}, Case{"Int8", DType::kF32, kInt8, 320, 192, 1.5e-2},
+        Case{"Int8Odd", DType::kBF16, kInt8, 77, 131, 1.5e-2}, Case{"Int8Tiny", DType::kF32, kInt8, 1, 1, 1.5e-2},
+        Case{"Int8FileQ4_1", DType::kQ4_1, kInt8File, 96, 200, 1.5e-2}, Case{"Q8", DType::kF32, kF32Q8, 320, 192, 1e-2},
         Case{"Q8Odd", DType::kF32, kF32Q8, 32, 37, 1e-2}, Case{"Q8NotABlock", DType::kF32, kF32Q8, 77, 64, 1e-2},
         Case{"Q8OfQ4_1", DType::kQ4_1, kF32Q8, 96, 64, 1e-2}, Case{"FileQ8_0", DType::kQ8_0, kBF16File, 288, 200, 1e-2},
         Case{"FileQ4_0", DType::kQ4_0, kF32File, 288, 200, 1e-2},
@@ -194,7 +198,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Linear, TwoContextsShareOneWeight) {
   Context context(2);
   const Rows weight = random_rows(DType::kQ4_1, 300, 64, 0, kSeed);
-  for (const Linear::Options options : {kF32, kBF16, kF32File}) {
+  for (const Linear::Options options : {kF32, kBF16, kInt8, kF32File}) {
     const Linear linear(context, weight.view, options);
     const auto run = [&] {
       Context own(2);
@@ -203,7 +207,7 @@ TEST(Linear, TwoContextsShareOneWeight) {
           const Rows x = random_rows(DType::kF32, T, 64, 0, kSeed);
           Rows y(DType::kF32, T, 300, 0);
           linear.forward(own, x.view, y.view);
-          ASSERT_LE(relative_error(y.view, reference_linear(x.view, weight.view)), 1e-2);
+          ASSERT_LE(relative_error(y.view, reference_linear(x.view, weight.view)), 1.5e-2);
         }
       }
     };
@@ -238,7 +242,7 @@ TEST(Linear, RefusesWhatIsNoMatrix) {
 TEST(Linear, ANanInXShowsInItsRowOnly) {
   Context context(2);
   const Rows weight = random_rows(DType::kQ4_1, 100, 96, 0, kSeed);
-  for (const Linear::Options options : {kF32, kBF16, kF32File}) {
+  for (const Linear::Options options : {kF32, kBF16, kInt8, kF32File}) {
     const Linear linear(context, weight.view, options);
     Rows x = random_rows(DType::kF32, 3, 96, 0, kSeed);
     x.view.row<float>(1)[40] = kNaN;
