@@ -10,7 +10,7 @@ namespace msa {
 namespace {
 
 // Keys of one item when the only block of queries is shared out by keys (decoding).
-constexpr int64_t kSplitKeys = 512;
+constexpr int64_t kSplitKeys = 256;
 
 void check_keys_and_values(const KeyValueSpan& s, const Tensor& q) {
   MSA_CHECK(s.k.rank == 3 && is_f32_or_bf16(s.k) && is_f32_or_bf16(s.v) && s.k.dtype == s.v.dtype);

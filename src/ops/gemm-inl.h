@@ -1,4 +1,4 @@
-// The register tile under attention and the routing scan: C [rows, 2 vectors] = A [rows, steps] · B [steps, 2 vectors].
+// The register tile under attention: C [rows, 2 vectors] = A [rows, steps] · B [steps, 2 vectors].
 // One step is 32 bits of A and of each lane of B: a float32, or (Pairs) two bf16 neighbours along the inner dimension.
 #if defined(MSA_OPS_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MSA_OPS_GEMM_INL_H_
@@ -42,34 +42,19 @@ HWY_INLINE FloatVec multiply_add(FloatVec a, FloatVec b, FloatVec sum) {
   return hn::MulAdd(a, b, sum);
 }
 
-/// a: kRows rows, a_stride steps apart. b: [steps, panel_columns()]. Adds to `sums` [kRows][2].
-template <int kRows, bool kPairs>
-HWY_INLINE void tile_product(const float* a, size_t a_stride, const float* b, size_t steps,
-                             FloatVec (&sums)[kRows][2]) {
-  const FloatTag d;
-  for (size_t k = 0; k < steps; ++k, b += panel_columns()) {
-    const FloatVec b0 = hn::LoadU(d, b);
-    const FloatVec b1 = hn::LoadU(d, b + hn::Lanes(d));
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      const FloatVec ar = hn::Set(d, a[static_cast<size_t>(r) * a_stride + k]);
-      sums[r][0] = multiply_add<kPairs>(ar, b0, sums[r][0]);
-      sums[r][1] = multiply_add<kPairs>(ar, b1, sums[r][1]);
-    }
-  }
-}
-
+template <class B = float>
 struct PanelProduct {
   const float* a;   // [rows, steps]
   size_t a_stride;  // steps between rows
-  const float* b;   // [steps, panel_columns()]
+  const B* b;       // [steps, panel_columns()]
+  size_t b_stride;  // elements between rows
   size_t steps;
   float* c;  // [rows, panel_columns()] float32
   size_t c_stride;
 };
 
-template <int kRows, bool kPairs, bool kAccumulate>
-HWY_INLINE void panel_rows(const PanelProduct& p, size_t row) {
+template <int kRows, bool kPairs, bool kAccumulate, class B>
+HWY_INLINE void panel_rows(const PanelProduct<B>& p, size_t row) {
   const FloatTag d;
   FloatVec sums[kRows][2];
   float* c = p.c + row * p.c_stride;
@@ -79,7 +64,17 @@ HWY_INLINE void panel_rows(const PanelProduct& p, size_t row) {
     sums[r][0] = kAccumulate ? hn::LoadU(d, c_row) : hn::Zero(d);
     sums[r][1] = kAccumulate ? hn::LoadU(d, c_row + hn::Lanes(d)) : hn::Zero(d);
   }
-  tile_product<kRows, kPairs>(p.a + row * p.a_stride, p.a_stride, p.b, p.steps, sums);
+  const float* a = p.a + row * p.a_stride;
+  const B* b = p.b;
+  for (size_t k = 0; k < p.steps; ++k, b += p.b_stride) {
+    const FloatVec b0 = load_float(d, b), b1 = load_float(d, b + hn::Lanes(d));
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      const FloatVec ar = hn::Set(d, a[static_cast<size_t>(r) * p.a_stride + k]);
+      sums[r][0] = multiply_add<kPairs>(ar, b0, sums[r][0]);
+      sums[r][1] = multiply_add<kPairs>(ar, b1, sums[r][1]);
+    }
+  }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
     float* c_row = c + static_cast<size_t>(r) * p.c_stride;
@@ -89,8 +84,8 @@ HWY_INLINE void panel_rows(const PanelProduct& p, size_t row) {
 }
 
 /// c (+)= a · b for any number of rows. A row's result does not depend on its neighbours.
-template <bool kPairs, bool kAccumulate>
-HWY_INLINE void panel_product(const PanelProduct& p, size_t rows) {
+template <bool kPairs, bool kAccumulate, class B>
+HWY_INLINE void panel_product(const PanelProduct<B>& p, size_t rows) {
   size_t r = 0;
   for (; r + kTileRows <= rows; r += kTileRows) panel_rows<kTileRows, kPairs, kAccumulate>(p, r);
   for (; r + 6 <= rows; r += 6) panel_rows<6, kPairs, kAccumulate>(p, r);
