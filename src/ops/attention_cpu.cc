@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention_cpu.cc"
@@ -22,6 +23,11 @@ constexpr size_t kBlockRows = 48;  // query rows of a block: scores and output o
 constexpr size_t kKeyTile = 128;   // keys of one step of the running softmax
 constexpr size_t kScoreStride = kKeyTile + 16;  // room behind a row, and rows fall into different cache sets
 constexpr size_t kMostColumns = 32;             // panel_columns() of the widest instruction set
+
+/// Of the queries: d^-1/2, and log2 e so that the softmax takes powers of two.
+inline float score_scale(size_t head_dim) {
+  return static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(head_dim)));
+}
 
 inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -98,19 +104,16 @@ HWY_INLINE float exponentials(float* scores, size_t n, float maximum) {
   const auto shift = hn::Set(d, maximum);
   auto sum = hn::Zero(d);
   for (size_t i = 0; i < n; i += hn::Lanes(d)) {
-    const auto p = exp_nonpositive(d, hn::Sub(hn::LoadU(d, scores + i), shift));
+    const auto p = exp2_nonpositive<kPairs>(d, hn::Sub(hn::LoadU(d, scores + i), shift));
     sum = hn::Add(sum, p);
-    if constexpr (kPairs)
-      store_float(d, p, reinterpret_cast<bf16*>(scores) + i);
-    else
-      hn::StoreU(p, d, scores + i);
+    store_step_elements<kPairs>(p, scores, i);
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
 HWY_INLINE void rescale(const BlockState& state, size_t r, float maximum) {
   const FloatTag d;
-  const float factor = std::exp(state.maximum[r] - maximum);
+  const float factor = std::exp2(state.maximum[r] - maximum);
   state.maximum[r] = maximum;
   if (state.sum[r] == 0) return;
   state.sum[r] *= factor;
@@ -120,7 +123,7 @@ HWY_INLINE void rescale(const BlockState& state, size_t r, float maximum) {
   }
 }
 
-/// Turns the first `visible` scores of a row into exp(score - maximum), the others up to n (rounded up) into 0, and
+/// Turns the first `visible` scores of a row into 2^(score - maximum), the others up to n (rounded up) into 0, and
 /// rescales the row's state to the new maximum.
 template <bool kPairs>
 HWY_INLINE void softmax_row(float* scores, size_t visible, size_t n, const BlockState& state, size_t r) {
@@ -143,13 +146,7 @@ HWY_INLINE void softmax_row(float* scores, size_t visible, size_t n, const Block
     const float sum = exponentials<kPairs>(scores, used, state.maximum[r]);
     state.sum[r] += sum;
   }
-  const size_t end = round_up(n, 2 * lanes);
-  if constexpr (kPairs) {
-    auto* p = reinterpret_cast<bf16*>(scores);
-    for (i = used; i < end; i += lanes) store_float(d, hn::Zero(d), p + i);
-  } else {
-    for (i = used; i < end; i += lanes) hn::StoreU(hn::Zero(d), d, scores + i);
-  }
+  for (i = used; i < round_up(n, 2 * lanes); i += lanes) store_step_elements<kPairs>(hn::Zero(d), scores, i);
 }
 
 /// Blocks of many query rows: keys and values are packed once and serve all blocks of a sequence.
@@ -206,7 +203,7 @@ class BlockAttention {
   }
 
   void pack_queries(const Tensor& q, const AttentionItem& item) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(dim_));
+    const float scale = score_scale(dim_);
     size_t row = 0;
     for (int64_t t = item.token_begin; t < item.token_end; ++t) {
       for (size_t h = 0; h < heads_; ++h, ++row) {
@@ -316,7 +313,7 @@ class TokenAttention {
 
   template <class Key>
   void split_queries(const Tensor& q, int group, float* to) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(dim_));
+    const float scale = score_scale(dim_);
     for (size_t h = 0; h < heads_; ++h) {
       const size_t column = (static_cast<size_t>(group) * heads_ + h) * dim_;
       q.dtype == DType::kF32 ? split_query<Key>(q.as<float>() + column, dim_, scale, to + h * dim_)
@@ -438,7 +435,7 @@ void join_partial_states(const AttentionPlan& plan, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) maximum = std::max(maximum, state(i)[maximum_at]);
     for (size_t i = begin; i < end; ++i) {
       const float* part = state(i);
-      const float factor = std::exp(part[maximum_at] - maximum);
+      const float factor = std::exp2(part[maximum_at] - maximum);
       const float keep = i == begin ? 0.0f : 1.0f;
       joined[sum_at] = keep * joined[sum_at] + factor * part[sum_at];
       for (size_t c = 0; c < stride; ++c) {

@@ -42,6 +42,21 @@ HWY_INLINE FloatVec multiply_add(FloatVec a, FloatVec b, FloatVec sum) {
   return hn::MulAdd(a, b, sum);
 }
 
+/// Element i of a row of A for panel_product.
+template <bool kPairs>
+HWY_INLINE void store_step_elements(FloatVec v, float* row, size_t i) {
+  const FloatTag d;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kPairs) {
+    __m256i rounded;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(v.raw));
+    return hn::StoreU(hn::Vec256<uint16_t>{rounded}, hn::Rebind<uint16_t, FloatTag>(),
+                      reinterpret_cast<uint16_t*>(row) + i);
+  }
+#endif
+  hn::StoreU(v, d, row + i);
+}
+
 template <class B = float>
 struct PanelProduct {
   const float* a;   // [rows, steps]

@@ -28,15 +28,23 @@ HWY_INLINE void pack_steps(const In* from, size_t n, float scale, float* to) {
   }
 }
 
-/// to[i * stride + j] = rows[j][i] for i < n, j < 4. 32-bit elements of any kind.
-HWY_INLINE void transpose_4_rows(const float* const (&rows)[4], size_t n, float* to, size_t stride) {
+#if HWY_TARGET == HWY_SCALAR
+constexpr size_t kRowsAtOnce = 1;
+#else
+constexpr size_t kRowsAtOnce = 4;
+#endif
+
+/// to[i * stride + j] = rows[j * row_stride + i] for i < n, j < kRowsAtOnce. 32-bit elements of any kind.
+HWY_INLINE void transpose_rows(const float* rows, [[maybe_unused]] size_t row_stride, size_t n, float* to,
+                               size_t stride) {
   size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, 4> d;
   const hn::Repartition<uint64_t, decltype(d)> d64;
   for (; i + 4 <= n; i += 4) {
-    const auto r0 = hn::LoadU(d, rows[0] + i), r1 = hn::LoadU(d, rows[1] + i);
-    const auto r2 = hn::LoadU(d, rows[2] + i), r3 = hn::LoadU(d, rows[3] + i);
+    const float* from = rows + i;
+    const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + row_stride);
+    const auto r2 = hn::LoadU(d, from + 2 * row_stride), r3 = hn::LoadU(d, from + 3 * row_stride);
     const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d, r0, r1));
     const auto low23 = hn::BitCast(d64, hn::InterleaveLower(d, r2, r3));
     const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d, r0, r1));
@@ -48,7 +56,7 @@ HWY_INLINE void transpose_4_rows(const float* const (&rows)[4], size_t n, float*
   }
 #endif
   for (; i < n; ++i) {
-    for (size_t j = 0; j < 4; ++j) to[i * stride + j] = rows[j][i];
+    for (size_t j = 0; j < kRowsAtOnce; ++j) to[i * stride + j] = rows[j * row_stride + i];
   }
 }
 
@@ -74,7 +82,7 @@ class KeyPacker {
   /// The key and the value of the next token, [dim] each.
   template <class In>
   HWY_INLINE void add(const In* key, const In* value) {
-    pack_steps<kPairs>(key, dim_, 1.0f, row(count_ % 4));
+    pack_steps<kPairs>(key, dim_, 1.0f, row(count_ % kRowsAtOnce));
     if constexpr (kPairs)
       pack_steps<true>(value, dim_, 1.0f, row(4 + count_ % 2));
     else
@@ -85,7 +93,7 @@ class KeyPacker {
   /// Fills the last panel of keys with zeros.
   void finish() {
     while (count_ < padded_keys_) {
-      std::fill_n(row(count_ % 4), dim_steps_, 0.0f);
+      std::fill_n(row(count_ % kRowsAtOnce), dim_steps_, 0.0f);
       std::fill_n(value_row(), dim_steps_, 0.0f);
       flush();
     }
@@ -97,10 +105,10 @@ class KeyPacker {
 
   /// Moves the rows of token count_ on as soon as their neighbours are there.
   HWY_INLINE void flush() {
-    if (count_ % 4 == 3) {
-      const size_t first = count_ - 3, column = first % panel_columns();
+    if (count_ % kRowsAtOnce == kRowsAtOnce - 1) {
+      const size_t first = count_ + 1 - kRowsAtOnce, column = first % panel_columns();
       float* to = target_.keys + (first - column) * dim_steps_ + column;
-      transpose_4_rows({row(0), row(1), row(2), row(3)}, dim_steps_, to, panel_columns());
+      transpose_rows(row(0), padded_dim_, dim_steps_, to, panel_columns());
     }
     if constexpr (kPairs) {
       if (count_ % 2 == 1) add_value_pair();

@@ -13,9 +13,22 @@
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "hwy/targets.h"
 #include "ops/reference.h"
 
 namespace msa {
+
+/// Calls f with every instruction set that the kernels are built for and this processor has.
+template <class F>
+void for_each_instruction_set(const F& f) {
+  for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_SCALAR}) {
+    if ((hwy::SupportedTargets() & target) == 0 && target != HWY_SCALAR) continue;
+    const testing::ScopedTrace trace(__FILE__, __LINE__, std::string("on ") + hwy::TargetName(target));
+    hwy::GetChosenTarget().Update(target);
+    f();
+  }
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
 
 /// Draws the tensors of one test; the seed is part of every failure message.
 class Draw {

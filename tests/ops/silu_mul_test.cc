@@ -18,8 +18,10 @@ TEST(SiluMul, EqualsReference) {
           for (const int threads : {1, 2, 3}) {
             Context context(threads);
             const Tensor y = draw.nan(out, {17, n}, 3);
-            silu_mul(context, gate, up, y);
-            expect_near(y, expected, 1e-33, rounding(out));
+            for_each_instruction_set([&] {
+              silu_mul(context, gate, up, y);
+              expect_near(y, expected, 1e-33, rounding(out));
+            });
           }
         }
       }
