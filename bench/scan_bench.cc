@@ -36,8 +36,12 @@ void scan(benchmark::State& state, DType type) {
       std::max(gflops / bench::product_limit(context, LinearFormat::kF32), gbps / bench::read_limit(context));
 }
 
-BENCHMARK_CAPTURE(scan, f32, DType::kF32)->ArgsProduct({{192, 1024}, {1, 4, 8, 12, 16, 32, 128}, {1, 2}})->UseRealTime();
-BENCHMARK_CAPTURE(scan, bf16, DType::kBF16)->ArgsProduct({{192, 1024}, {1, 4, 8, 12, 16, 32, 128}, {1, 2}})->UseRealTime();
+BENCHMARK_CAPTURE(scan, f32, DType::kF32)
+    ->ArgsProduct({{192, 1024}, {1, 4, 8, 12, 16, 32, 128}, {1, 2}})
+    ->UseRealTime();
+BENCHMARK_CAPTURE(scan, bf16, DType::kBF16)
+    ->ArgsProduct({{192, 1024}, {1, 4, 8, 12, 16, 32, 128}, {1, 2}})
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace msa

@@ -120,8 +120,10 @@ HWY_INLINE void dot_4_keys(const float* queries, size_t count, const Key* const 
   }
   const float* rest = queries + q * stride;
   float* rest_to = to + q * to_stride;
-  if (count - q == 3) dot_4_keys<3>(rest, keys, n, rest_to, to_stride);
-  if (count - q == 2) dot_4_keys<2>(rest, keys, n, rest_to, to_stride);
+  if constexpr (kQueriesAtOnce > 2) {
+    if (count - q == 3) dot_4_keys<3>(rest, keys, n, rest_to, to_stride);
+    if (count - q == 2) dot_4_keys<2>(rest, keys, n, rest_to, to_stride);
+  }
   if (count - q == 1) dot_4_keys<1>(rest, keys, n, rest_to, to_stride);
 }
 
