@@ -42,14 +42,11 @@ Linear::Options linear_options(const Transformer::Options& options, const Tensor
   return o;
 }
 
-TransformerLayer prepare_layer(Context& context, const LayerWeights& w, const Transformer::Options& options,
-                               std::vector<std::shared_ptr<const void>>& owners) {
+TransformerLayer prepare_layer(Context& context, const LayerWeights& w, const Transformer::Options& options) {
   const auto linear = [&](const Tensor& t) { return Linear(context, t, linear_options(options, t)); };
   const auto stacked = [&](std::initializer_list<Tensor> parts) {
-    auto memory = std::make_shared<Buffer>();
-    const Tensor all = stack_rows(context, parts, *memory);
-    if (options.decode == DecodeFormat::kFile && is_quantised(all.dtype)) owners.push_back(memory);
-    return linear(all);
+    Buffer memory;
+    return linear(stack_rows(context, parts, memory));
   };
   TransformerLayer layer;
   layer.input_norm = w.input_norm;
@@ -82,7 +79,7 @@ Transformer::Transformer(Context& context, ModelWeights weights, const Options& 
       rope_(weights_.config.head_dim, weights_.config.rope_theta, weights_.config.max_positions),
       activation_(options.format == LinearFormat::kBF16 ? DType::kBF16 : DType::kF32) {
   for (const LayerWeights& w : weights_.layers) {
-    layers_.push_back(prepare_layer(context, w, options, weights_.owners));
+    layers_.push_back(prepare_layer(context, w, options));
   }
   lm_head_ = Linear(context, weights_.lm_head, linear_options(options, weights_.lm_head));
 }

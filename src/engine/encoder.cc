@@ -1,0 +1,103 @@
+#include "engine/encoder.h"
+
+#include <cstring>
+
+namespace msa {
+namespace {
+
+/// Rows [begin, end) of source F32 [*, n] into target, rows `stride` elements apart, of type F32 or BF16.
+void store_rows(const Buffer& source, int64_t begin, int64_t end, int64_t n, DType dtype, char* target,
+                int64_t stride) {
+  const float* from = static_cast<const float*>(source.data()) + begin * n;
+  for (int64_t row = begin; row < end; ++row, from += n, target += stride * traits(dtype).block_bytes) {
+    if (dtype == DType::kF32) {
+      std::memcpy(target, from, static_cast<size_t>(n) * sizeof(float));
+    } else {
+      auto* to = reinterpret_cast<bf16*>(target);
+      for (int64_t i = 0; i < n; ++i) to[i] = to_bf16(from[i]);
+    }
+  }
+}
+
+}  // namespace
+
+BankShape bank_shape(const Model& model, DType dtype) {
+  const ModelConfig& c = model.config();
+  BankShape shape;
+  shape.routing_layers = c.memory.routing_layers;
+  shape.kv_heads = c.n_kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.chunk_tokens = c.memory.chunk_tokens;
+  shape.dtype = dtype;
+  shape.fingerprint = model.fingerprint();
+  return shape;
+}
+
+Encoder::Encoder(const Transformer& transformer, DType dtype, int pack_tokens)
+    : transformer_(transformer), dtype_(dtype), pack_tokens_(pack_tokens) {
+  MSA_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+}
+
+std::vector<EncodedDocument> Encoder::encode(Context& context, std::span<const DocumentTokens> documents,
+                                             const std::function<void(int64_t)>& progress) {
+  std::vector<EncodedDocument> out;
+  out.reserve(documents.size());
+  for (size_t begin = 0; begin < documents.size();) {
+    size_t end = begin;
+    int64_t tokens = 0;
+    do {
+      tokens += static_cast<int64_t>(documents[end++].size());
+    } while (end < documents.size() && tokens + static_cast<int64_t>(documents[end].size()) <= pack_tokens_);
+    encode_pack(context, documents.subspan(begin, end - begin), out);
+    if (progress) progress(tokens);
+    begin = end;
+  }
+  return out;
+}
+
+void Encoder::encode_pack(Context& context, std::span<const DocumentTokens> documents,
+                          std::vector<EncodedDocument>& out) {
+  std::vector<int32_t> tokens, positions;
+  std::vector<int64_t> starts{0};
+  for (const DocumentTokens& d : documents) {
+    if (d.empty()) throw Error("the document has no tokens", "encode", "leave out empty documents");
+    for (size_t i = 0; i < d.size(); ++i) positions.push_back(static_cast<int32_t>(i));
+    tokens.insert(tokens.end(), d.begin(), d.end());
+    starts.push_back(static_cast<int64_t>(tokens.size()));
+  }
+  const ModelConfig& config = transformer_.config();
+  EncodeStage stage(config, starts);
+  transformer_.forward(context, workspace_, tokens, positions, stage);
+  int64_t chunk = 0;
+  for (const DocumentTokens& d : documents) {
+    const auto n_tokens = static_cast<int64_t>(d.size());
+    const int64_t n_chunks = (n_tokens + config.memory.chunk_tokens - 1) / config.memory.chunk_tokens;
+    out.push_back(cut(stage, chunk, n_chunks, n_tokens));
+    chunk += n_chunks;
+  }
+  MSA_CHECK(chunk == stage.n_chunks());
+}
+
+EncodedDocument Encoder::cut(const EncodeStage& stage, int64_t first_chunk, int64_t n_chunks, int64_t n_tokens) const {
+  const ModelConfig& config = transformer_.config();
+  const int64_t n = config.kv_size();
+  const int64_t size = traits(dtype_).block_bytes;
+  EncodedDocument document;
+  document.n_tokens = n_tokens;
+  document.n_chunks = n_chunks;
+  const int64_t end = first_chunk + n_chunks;
+  for (size_t layer = 0; layer < config.memory.routing_layers.size(); ++layer) {
+    const EncodeStage::Pooled& pooled = stage.pooled(static_cast<int>(layer));
+    Buffer keys(static_cast<size_t>(n_chunks * n * size));
+    Buffer content(static_cast<size_t>(n_chunks * 2 * n * size));
+    auto* to = static_cast<char*>(content.data());
+    store_rows(pooled.router_k, first_chunk, end, n, dtype_, static_cast<char*>(keys.data()), n);
+    store_rows(pooled.k, first_chunk, end, n, dtype_, to, 2 * n);
+    store_rows(pooled.v, first_chunk, end, n, dtype_, to + n * size, 2 * n);
+    document.keys.push_back(std::move(keys));
+    document.content.push_back(std::move(content));
+  }
+  return document;
+}
+
+}  // namespace msa

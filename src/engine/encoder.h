@@ -1,0 +1,41 @@
+// Stage 1: documents in, compressed keys and values out.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "bank/segment.h"
+#include "engine/model.h"
+
+namespace msa {
+
+/// The bank shape that this model's encodings have.
+BankShape bank_shape(const Model& model, DType dtype = DType::kBF16);
+
+/// Tokens of one document as the model is to see it, template included.
+using DocumentTokens = std::vector<int32_t>;
+
+/// Packs documents without padding, at most about `pack_tokens` at a time, and runs each pack through the layers.
+class Encoder {
+ public:
+  static constexpr int kDefaultPackTokens = 2048;
+
+  Encoder(const Transformer& transformer, DType dtype, int pack_tokens = kDefaultPackTokens);
+
+  /// Encodes all documents, in order. `progress` (optional) is called with the tokens done since the last call.
+  /// Throws Error when a document is longer than the model's context or empty.
+  std::vector<EncodedDocument> encode(Context& context, std::span<const DocumentTokens> documents,
+                                      const std::function<void(int64_t)>& progress = {});
+
+ private:
+  void encode_pack(Context& context, std::span<const DocumentTokens> documents, std::vector<EncodedDocument>& out);
+  EncodedDocument cut(const EncodeStage& stage, int64_t first_chunk, int64_t n_chunks, int64_t n_tokens) const;
+
+  const Transformer& transformer_;
+  DType dtype_;
+  int pack_tokens_;
+  Workspace workspace_;
+};
+
+}  // namespace msa

@@ -1,0 +1,283 @@
+#include "engine/generator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "engine/id_decoder.h"
+#include "engine/session.h"
+
+namespace msa {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+/// One question on its way through the hops.
+class Interleave {
+ public:
+  Interleave(const Model& model, const Bank& bank, std::string_view question, const AskOptions& options)
+      : model_(model),
+        bank_(bank),
+        question_(question),
+        options_(options),
+        top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
+        snapshot_(bank.snapshot()),
+        memory_(model.config(), snapshot_, top_k_),
+        session_(model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
+        transcript_(model.prompts().query(question)) {}
+
+  Answer run(Context& context, const AnswerCallback& stream) {
+    const auto start = Clock::now();
+    while (!retrieval_is_over(context)) {
+    }
+    write_answer(context, stream);
+    answer_.total_ms = ms_since(start);
+    return std::move(answer_);
+  }
+
+  std::vector<RoutedDocument> route_only(Context& context, int count, double* route_ms) {
+    logits_ = session_.feed(context, transcript_.tokens, transcript_.routed);
+    if (route_ms != nullptr) *route_ms = memory_.route_milliseconds();
+    return routed_documents(count);
+  }
+
+ private:
+  /// One hop. True when it was the last one: the model or a bound ended retrieval.
+  bool retrieval_is_over(Context& context) {
+    HopTrace hop;
+    prefill(context, hop);
+    hop.routed = routed_documents(top_k_);
+    const auto start = Clock::now();
+    std::vector<DocumentId> chosen;
+    hop.end = bound_reached().value_or(HopEnd::kFetched);
+    if (hop.end == HopEnd::kFetched) hop.end = write_ids(context, hop, chosen);
+    hop.decode_ms = ms_since(start);
+    if (hop.end == HopEnd::kFetched) hop.end = fetch(hop, chosen);
+    const bool over = hop.end != HopEnd::kFetched;
+    answer_.hops.push_back(std::move(hop));
+    return over;
+  }
+
+  /// Everything so far is the query again, routed afresh.
+  void prefill(Context& context, HopTrace& hop) {
+    const auto start = Clock::now();
+    const double routed_before = memory_.route_milliseconds();
+    session_.restart();
+    logits_ = session_.feed(context, transcript_.tokens, transcript_.routed);
+    hop.prompt_tokens = static_cast<int>(transcript_.tokens.size());
+    hop.prefill_ms = ms_since(start);
+    hop.route_ms = memory_.route_milliseconds() - routed_before;
+  }
+
+  std::optional<HopEnd> bound_reached() const {
+    if (limit_hit_) return limit_hit_;
+    if (static_cast<int>(answer_.hops.size()) >= options_.max_hops) return HopEnd::kHopLimit;
+    if (static_cast<int>(answer_.documents.size()) >= options_.max_documents) return HopEnd::kDocumentLimit;
+    return std::nullopt;
+  }
+
+  std::vector<RoutedDocument> routed_documents(int count) const {
+    std::vector<RoutedDocument> out;
+    for (const ScoredDocument& d : memory_.routed(count)) {
+      RoutedDocument r;
+      r.id = d.id;
+      r.score = d.score;
+      if (const auto record = bank_.find(d.id, *snapshot_)) r.external_id = record->external_id;
+      const size_t slot = memory_.slot_of(d);
+      for (size_t i = 0; i < model_.config().memory.routing_layers.size(); ++i) {
+        r.layers.push_back(memory_.scores(static_cast<int>(i))[slot]);
+      }
+      out.push_back(std::move(r));
+    }
+    return out;
+  }
+
+  /// Ids that may be written: live, routed, not fetched in an earlier hop.
+  std::vector<IdCandidate> candidates() const {
+    std::vector<IdCandidate> out;
+    std::vector<float> scores;
+    for (const ScoredDocument& d : memory_.routed(top_k_ + static_cast<int>(answer_.documents.size()))) {
+      if (fetched_.contains(d.id) || static_cast<int>(out.size()) == top_k_) continue;
+      out.push_back({d.id, model_.prompts().cite(d.id), 0});
+      scores.push_back(d.score);
+    }
+    const std::vector<double> prior = router_prior(scores, model_.prompts().prior_temperature);
+    for (size_t i = 0; i < out.size(); ++i) out[i].prior = prior[i];
+    return out;
+  }
+
+  /// The model writes ids, or End-of-Retrieve. An id it has just written ends the hop when it comes again.
+  HopEnd write_ids(Context& context, HopTrace& hop, std::vector<DocumentId>& chosen) {
+    const std::vector<IdCandidate> permitted = candidates();
+    if (permitted.empty()) return HopEnd::kNothingToFetch;
+    const std::vector<int32_t>& end = model_.prompts().end_of_retrieve();
+    const int limit =
+        std::min(options_.max_documents_per_hop, options_.max_documents - static_cast<int>(answer_.documents.size()));
+    while (static_cast<int>(chosen.size()) < limit) {
+      const int32_t open = permitted.front().tokens.front();
+      if (chosen.empty()) {
+        if (logits_[static_cast<size_t>(end.front())] > logits_[static_cast<size_t>(open)]) return HopEnd::kModelEnded;
+      } else if (argmax(logits_) != open) {
+        break;
+      }
+      if (session_.room() <= static_cast<int>(permitted.front().tokens.size()) + kReserve) return HopEnd::kContextLimit;
+      const IdCandidate id = write_one_id(context, permitted);
+      if (std::find(chosen.begin(), chosen.end(), id.id) != chosen.end()) break;
+      chosen.push_back(id.id);
+      transcript_.append({id.tokens, std::vector<uint8_t>(id.tokens.size(), 0)});
+      hop.generated += model_.tokenizer().decode(id.tokens, /*skip_special=*/false);
+    }
+    return HopEnd::kFetched;
+  }
+
+  IdCandidate write_one_id(Context& context, const std::vector<IdCandidate>& permitted) {
+    IdDecoder decoder(permitted, model_.prompts().prior_weight);
+    while (true) {
+      const int32_t token = decoder.best(logits_);
+      const bool complete = decoder.take(token);
+      logits_ = session_.feed(context, {&token, 1});
+      if (complete) return decoder.result();
+    }
+  }
+
+  /// Appends the chosen documents' text as far as the bounds allow.
+  HopEnd fetch(HopTrace& hop, const std::vector<DocumentId>& chosen) {
+    for (const DocumentId id : chosen) {
+      const std::optional<DocumentRecord> record = bank_.find(id, *snapshot_);
+      if (!record) continue;  // removed and compacted meanwhile
+      const auto bytes = static_cast<int64_t>(record->text.size());
+      if (fetched_bytes_ + bytes > options_.max_fetched_bytes) {
+        limit_hit_ = HopEnd::kByteLimit;
+        break;
+      }
+      const Prompt text = model_.prompts().fetched(id, model_.tokenizer().encode(record->text));
+      const int used = static_cast<int>(transcript_.tokens.size() + text.tokens.size());
+      if (used + kReserve > model_.config().max_positions - model_.head().length() - top_k_) {
+        limit_hit_ = HopEnd::kContextLimit;
+        break;
+      }
+      fetched_bytes_ += bytes;
+      fetched_.insert(id);
+      transcript_.append(text);
+      hop.fetched.push_back(id);
+      const int number = static_cast<int>(answer_.hops.size()) + 1;
+      answer_.documents.push_back({id, record->external_id, record->text, number});
+    }
+    if (!hop.fetched.empty()) return HopEnd::kFetched;  // a limit that was hit ends the next hop
+    return limit_hit_.value_or(HopEnd::kNothingToFetch);
+  }
+
+  void write_answer(Context& context, const AnswerCallback& stream) {
+    const PromptTemplate& prompts = model_.prompts();
+    Prompt tail;
+    tail.append({prompts.end_of_retrieve(), std::vector<uint8_t>(prompts.end_of_retrieve().size(), 0)});
+    answer_.hops.back().generated += model_.tokenizer().decode(prompts.end_of_retrieve(), /*skip_special=*/false);
+    tail.append(prompts.final_question(question_));
+    tail.append(prompts.answer_prefix());
+    if (session_.room() <= static_cast<int>(tail.tokens.size())) {
+      answer_.stop_reason = "context";
+      return;
+    }
+    const auto start = Clock::now();
+    logits_ = session_.feed(context, tail.tokens);
+    answer_.prompt_tokens = static_cast<int>(transcript_.tokens.size() + tail.tokens.size());
+    decode(context, stream);
+    answer_.answer_ms = ms_since(start);
+    const size_t first = answer_.text.find_first_not_of(" \n\t");
+    answer_.text = first == std::string::npos ? "" : answer_.text.substr(first);
+  }
+
+  void decode(Context& context, const AnswerCallback& stream) {
+    Sampler sampler(options_.sampling);
+    StreamDecoder decoder(model_.tokenizer());
+    answer_.stop_reason = "length";
+    while (answer_.answer_tokens < options_.max_answer_tokens) {
+      const int32_t token = sampler.pick(logits_);
+      if (model_.prompts().is_stop(token)) {
+        answer_.stop_reason = "stop";
+        break;
+      }
+      ++answer_.answer_tokens;
+      const std::string piece = decoder.add(token);
+      answer_.text += piece;
+      if (stream && !piece.empty() && !stream(piece)) {
+        answer_.stop_reason = "cancelled";
+        break;
+      }
+      if (session_.room() <= 1) {
+        answer_.stop_reason = "context";
+        break;
+      }
+      if (answer_.answer_tokens < options_.max_answer_tokens) logits_ = session_.feed(context, {&token, 1});
+    }
+    const std::string rest = decoder.finish();
+    answer_.text += rest;
+    if (stream && !rest.empty()) stream(rest);
+  }
+
+  // Tokens kept free for End-of-Retrieve, the question once more and a short answer.
+  static constexpr int kReserve = 256;
+
+  const Model& model_;
+  const Bank& bank_;
+  std::string question_;
+  const AskOptions& options_;
+  int top_k_;
+  std::shared_ptr<const Snapshot> snapshot_;  // what this question sees, whatever is edited meanwhile
+  BankMemory memory_;
+  Session session_;
+  Prompt transcript_;  // everything after the template head
+  std::span<const float> logits_;
+  std::set<DocumentId> fetched_;
+  int64_t fetched_bytes_ = 0;
+  std::optional<HopEnd> limit_hit_;
+  Answer answer_;
+};
+
+void check_question(const Model& model, std::string_view question) {
+  if (question.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+    throw Error("the question is empty", "question", "ask something, for instance: msa ask \"Who …?\"");
+  }
+  const size_t tokens = model.prompts().query(question).tokens.size();
+  const int room = model.config().max_positions / 2;
+  if (tokens > static_cast<size_t>(room)) {
+    throw Error("the question has " + std::to_string(tokens) + " tokens; at most " + std::to_string(room) + " fit",
+                "question", "shorten it, or add the text to the memory instead");
+  }
+}
+
+}  // namespace
+
+const char* describe(HopEnd end) {
+  switch (end) {
+    case HopEnd::kFetched: return "fetched";
+    case HopEnd::kModelEnded: return "the model ended retrieval";
+    case HopEnd::kHopLimit: return "hop limit";
+    case HopEnd::kDocumentLimit: return "document limit";
+    case HopEnd::kByteLimit: return "byte limit";
+    case HopEnd::kContextLimit: return "context limit";
+    case HopEnd::kNothingToFetch: return "nothing to fetch";
+  }
+  return "?";
+}
+
+Generator::Generator(const Model& model, const Bank& bank) : model_(model), bank_(bank) {}
+
+Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
+                      const AnswerCallback& stream) {
+  check_question(model_, question);
+  return Interleave(model_, bank_, question, options).run(context, stream);
+}
+
+std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms) {
+  check_question(model_, question);
+  AskOptions options;
+  return Interleave(model_, bank_, question, options).route_only(context, count, route_ms);
+}
+
+}  // namespace msa

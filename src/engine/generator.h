@@ -1,0 +1,91 @@
+// Memory Interleave (paper section 3.4): route, write document ids, fetch their text, route again … then answer.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bank/bank.h"
+#include "engine/bank_memory.h"
+#include "engine/model.h"
+#include "engine/sampler.h"
+
+namespace msa {
+
+struct AskOptions {
+  int top_k = 0;          // documents attended in each routing layer; 0: the model's own number
+  int max_hops = 4;       // rounds of fetching; 0 answers from the routed content alone
+  int max_documents = 8;  // fetched in all
+  int max_documents_per_hop = 4;
+  int64_t max_fetched_bytes = 64 << 10;  // text of all fetched documents
+  int max_answer_tokens = 128;
+  SamplingOptions sampling;  // of the answer; ids are always decoded greedily
+};
+
+enum class HopEnd {
+  kFetched,         // documents were fetched, the next hop follows
+  kModelEnded,      // the model wrote End-of-Retrieve
+  kHopLimit,        // max_hops
+  kDocumentLimit,   // max_documents
+  kByteLimit,       // max_fetched_bytes: the document chosen did not fit
+  kContextLimit,    // no room left in the model's context
+  kNothingToFetch,  // no live document, or all routed ones are fetched already
+};
+const char* describe(HopEnd end);
+
+struct RoutedDocument {
+  DocumentId id = 0;
+  std::string external_id;
+  float score = 0;            // mean over the routing layers
+  std::vector<float> layers;  // score of each routing layer
+};
+
+struct HopTrace {
+  std::vector<RoutedDocument> routed;  // by mean score, highest first, top_k of them
+  std::string generated;               // what the model wrote, ids and control tokens included
+  std::vector<DocumentId> fetched;
+  HopEnd end = HopEnd::kFetched;
+  int prompt_tokens = 0;
+  double prefill_ms = 0, route_ms = 0, decode_ms = 0;
+};
+
+struct FetchedDocument {
+  DocumentId id = 0;
+  std::string external_id;
+  std::string text;
+  int hop = 0;  // from 1
+};
+
+struct Answer {
+  std::string text;
+  std::string stop_reason;  // "stop", "length" or "context"
+  std::vector<FetchedDocument> documents;
+  std::vector<HopTrace> hops;
+  int prompt_tokens = 0;  // of the last hop, all appended text included
+  int answer_tokens = 0;
+  double answer_ms = 0;  // decoding of the answer alone
+  double total_ms = 0;
+};
+
+/// Called with each piece of the answer as it is decoded (complete UTF-8). Returning false stops the answer.
+using AnswerCallback = std::function<bool(std::string_view)>;
+
+class Generator {
+ public:
+  Generator(const Model& model, const Bank& bank);
+
+  /// Throws Error for an empty question or one beyond the model's context. An empty bank is no error: the answer then
+  /// comes without documents and the trace says so.
+  Answer ask(Context& context, std::string_view question, const AskOptions& options, const AnswerCallback& stream = {});
+
+  /// One route without generation: documents by mean score.
+  std::vector<RoutedDocument> route(Context& context, std::string_view question, int count, double* route_ms = nullptr);
+
+ private:
+  const Model& model_;
+  const Bank& bank_;
+};
+
+}  // namespace msa

@@ -1,0 +1,43 @@
+// One sequence in the making: cache, memory, position. A hop starts it anew; decoding feeds it token by token.
+#pragma once
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/bank_memory.h"
+#include "engine/model.h"
+
+namespace msa {
+
+class Session {
+ public:
+  /// `memory` may be null. `first_position` is that of the first token after the template head
+  /// (paper: len(template head) + top_k, so that it does not depend on how many documents were found).
+  Session(const Transformer& transformer, const KvCache& head, BankMemory* memory, int first_position);
+
+  /// Tokens that still fit into the model's context.
+  int room() const;
+  int length() const { return cache_.length(); }
+
+  /// Runs the tokens behind all earlier ones and returns the logits [vocab] after the last; they live until the next
+  /// call. `routed` marks tokens that route (all zero or empty: the selection stays).
+  std::span<const float> feed(Context& context, std::span<const int32_t> tokens, std::span<const uint8_t> routed = {});
+  /// The same with the logits of every token: F32 [T, vocab].
+  Tensor feed_all(Context& context, std::span<const int32_t> tokens, std::span<const uint8_t> routed = {});
+  /// Back to the template head alone.
+  void restart();
+
+ private:
+  Tensor run(Context& context, std::span<const int32_t> tokens, std::span<const uint8_t> routed);
+  void grow(int tokens);
+
+  const Transformer& transformer_;
+  const KvCache& head_;
+  BankMemory* memory_;
+  int first_position_;
+  KvCache cache_;
+  Workspace workspace_;
+  Buffer logits_;
+};
+
+}  // namespace msa
