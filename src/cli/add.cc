@@ -1,0 +1,208 @@
+#include <fmt/format.h>
+
+#include <iostream>
+#include <set>
+#include <utility>
+
+#include "cli/commands.h"
+#include "cli/progress.h"
+#include "cli/sources.h"
+#include "engine/encoder.h"
+#include "engine/splitter.h"
+
+namespace msa::cli {
+namespace {
+
+// One commit of the bank: few enough tokens that an interruption loses little, enough that segments stay few.
+constexpr int64_t kCommitTokens = 128 << 10;
+
+struct Options {
+  std::vector<std::string> paths;
+  std::string name_space;
+  std::vector<std::string> metadata;  // k=v
+  std::string id;
+  int64_t limit = -1;
+  int max_tokens = 512;
+  int overlap = 64;
+};
+
+std::string metadata_object(const std::vector<std::string>& pairs) {
+  Json object = Json::object();
+  for (const std::string& pair : pairs) {
+    const size_t equals = pair.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      throw Error("'" + pair + "' is not of the form key=value", "--meta", "for instance: --meta author=Ada");
+    }
+    object[pair.substr(0, equals)] = pair.substr(equals + 1);
+  }
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// Collects documents, encodes and commits them in batches.
+class Adder {
+ public:
+  Adder(Context& context, const Model& model, Bank& bank, const Options& options)
+      : context_(context),
+        model_(model),
+        bank_(bank),
+        options_(options),
+        encoder_(model.transformer(), bank.shape().dtype),
+        progress_("encoding", 0, "tok") {}
+
+  /// Takes one document; returns false when the user interrupted or the limit is reached.
+  bool take(SourceDocument&& document) {
+    if (interrupted() || (options_.limit >= 0 && taken_ == options_.limit)) return false;
+    ++taken_;
+    const auto parts = split_text(model_.tokenizer(), document.text, options_.max_tokens, options_.overlap);
+    if (parts.size() > 1) {
+      ++split_;
+      std::cerr << fmt::format("{}: split into {} parts of at most {} tokens, {} of them overlapping\n",
+                               document.external_id, parts.size(), options_.max_tokens, options_.overlap);
+    }
+    for (const TextPart& part : parts) {
+      std::string external_id = document.external_id;
+      if (part.count > 1) external_id += "#" + std::to_string(part.index + 1);
+      take_part(std::move(external_id), part.text, document.metadata_json);
+    }
+    return true;
+  }
+
+  void commit() {
+    if (inputs_.empty()) return;
+    const std::vector<DocumentId> ids = bank_.reserve_ids(static_cast<int64_t>(inputs_.size()));
+    std::vector<DocumentTokens> documents;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      documents.push_back(model_.prompts().document(ids[i], texts_[i]).tokens);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const auto encoded = encoder_.encode(context_, documents, [&](int64_t tokens) { progress_.advance(tokens); });
+    encode_ms_ += ms_since(start);
+    const auto store_start = std::chrono::steady_clock::now();
+    const AddResult result = bank_.add(ids, inputs_, encoded);
+    store_ms_ += ms_since(store_start);
+    MSA_CHECK(result.committed());
+    for (const EncodedDocument& d : encoded) tokens_ += d.n_tokens;
+    added_.insert(added_.end(), ids.begin(), ids.end());
+    inputs_.clear();
+    texts_.clear();
+    pending_ids_.clear();
+    pending_tokens_ = 0;
+  }
+
+  int report(bool json, const std::vector<SourceProblem>& problems) {
+    progress_.finish();
+    const double rate = encode_ms_ > 0 ? static_cast<double>(tokens_) / encode_ms_ * 1e3 : 0;
+    int64_t skipped = 0;
+    for (const SourceProblem& p : problems) {
+      if (!p.is_note) ++skipped;
+      std::cerr << "msa: " << p.where << ": " << p.what << (p.is_note ? "\n" : " (skipped)\n");
+    }
+    if (interrupted()) std::cerr << "msa: interrupted; what was committed before stays\n";
+    if (json) {
+      print_json({{"added", added_},
+                  {"unchanged", unchanged_},
+                  {"split", split_},
+                  {"skipped", skipped},
+                  {"tokens", tokens_},
+                  {"ms", {{"encode", encode_ms_}, {"store", store_ms_}}},
+                  {"tokens_per_second", rate}});
+    } else {
+      std::cout << fmt::format("added {} documents, {} tokens: encoded in {:.1f} s ({:.0f} tok/s), stored in {:.0f} ms",
+                               added_.size(), tokens_, encode_ms_ / 1e3, rate, store_ms_);
+      if (unchanged_ > 0) std::cout << fmt::format("; {} were there already", unchanged_);
+      std::cout << '\n';
+    }
+    return interrupted() ? 1 : 0;
+  }
+
+ private:
+  void take_part(std::string external_id, const std::string& text, const std::string& metadata) {
+    if (is_known(external_id, text)) {
+      ++unchanged_;
+      return;
+    }
+    texts_.push_back(model_.tokenizer().encode(text));
+    pending_tokens_ += static_cast<int64_t>(texts_.back().size());
+    pending_ids_.insert(external_id);
+    inputs_.push_back({text, std::move(external_id), options_.name_space, metadata});
+    if (pending_tokens_ >= kCommitTokens) commit();
+  }
+
+  /// True when the same text is there under this external id; another text under it is the user's to resolve.
+  bool is_known(const std::string& external_id, const std::string& text) {
+    if (external_id.empty()) return false;
+    if (pending_ids_.contains(external_id)) {
+      throw Error("the external id comes twice in the input", external_id, "give every document its own id");
+    }
+    const auto known = bank_.find_by_external_id(options_.name_space, external_id);
+    if (!known) return false;
+    if (known->content_hash == content_hash(text)) return true;
+    throw Error("the bank already has another text under this external id, as document " + std::to_string(known->id),
+                external_id, "remove it first: msa rm " + std::to_string(known->id));
+  }
+
+  Context& context_;
+  const Model& model_;
+  Bank& bank_;
+  const Options& options_;
+  Encoder encoder_;
+  ProgressBar progress_;
+  std::vector<DocumentInput> inputs_;
+  std::vector<std::vector<int32_t>> texts_;  // tokens of inputs_
+  std::set<std::string> pending_ids_;
+  int64_t pending_tokens_ = 0;
+  std::vector<DocumentId> added_;
+  int64_t taken_ = 0, unchanged_ = 0, split_ = 0, tokens_ = 0;
+  double encode_ms_ = 0, store_ms_ = 0;
+};
+
+int run(const Common& common, const Options& o) {
+  install_interrupt_handler();
+  Context context(common.threads);
+  const Model model = load_model(context, common);
+  const int room = model.config().max_positions - 64;  // the template around the text
+  if (o.max_tokens > room) {
+    throw Error(fmt::format("{} tokens do not fit into the model's context; at most {} do", o.max_tokens, room),
+                "--max-tokens", "choose a smaller number");
+  }
+  const auto bank = open_bank(common, model, BankMode::kWrite);
+  Adder adder(context, model, *bank, o);
+  std::vector<SourceProblem> problems;
+  SourceOptions source_options;
+  source_options.external_id = o.id;
+  source_options.metadata_json = metadata_object(o.metadata);
+  source_options.stop = interrupted;
+  read_sources(
+      o.paths, source_options, [&](SourceDocument&& d) { return adder.take(std::move(d)); }, problems);
+  adder.commit();
+  return adder.report(common.json, problems);
+}
+
+}  // namespace
+
+void register_add(CLI::App& app, Common& common, Command& command) {
+  CLI::App* add = app.add_subcommand("add", "Encode documents into the memory bank");
+  auto o = std::make_shared<Options>();
+  add->add_option("PATH", o->paths, "Files, folders (txt, md, html, pdf), BEIR .jsonl[.zst], or - for stdin")
+      ->required();
+  add->add_option("--namespace", o->name_space, "Namespace of the documents");
+  add->add_option("--meta", o->metadata, "Metadata, key=value; may be repeated");
+  add->add_option("--id", o->id, "External id of the one document given");
+  add->add_option("--limit", o->limit, "At most this many documents");
+  add->add_option("--max-tokens", o->max_tokens, "Longer documents are split into parts of this length")
+      ->check(CLI::Range(32, 1 << 20))
+      ->capture_default_str();
+  add->add_option("--overlap", o->overlap, "Tokens that neighbouring parts share")
+      ->check(CLI::Range(0, 1 << 16))
+      ->capture_default_str();
+  add_model_options(*add, common);
+  add_bank_option(*add, common);
+  add_json_option(*add, common);
+  add->callback([&common, &command, o] {
+    if (o->overlap >= o->max_tokens / 2)
+      throw CLI::ValidationError("--overlap", "must be less than half of --max-tokens");
+    command = [&common, o] { return run(common, *o); };
+  });
+}
+
+}  // namespace msa::cli

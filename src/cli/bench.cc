@@ -1,0 +1,183 @@
+// msa bench: how fast this machine encodes, routes and decodes, each beside what limits it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <random>
+
+#include "cli/commands.h"
+#include "core/cpu.h"
+#include "engine/sampler.h"
+#include "engine/session.h"
+#include "ops/max_inner_product.h"
+
+namespace msa::cli {
+namespace {
+
+struct Options {
+  int repeats = 5;
+  int document_tokens = 512;
+  int documents = 16;
+  int new_tokens = 128;
+  int prompt_tokens = 32;
+  int64_t chunks = 200000;
+  int query_tokens = 32;
+};
+
+using Clock = std::chrono::steady_clock;
+
+/// Milliseconds of the best and of the median of `repeats` runs, after one run to warm up.
+struct Timing {
+  double best_ms = 0, median_ms = 0;
+};
+
+template <class F>
+Timing time_runs(int repeats, F&& f) {
+  f();
+  std::vector<double> ms;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = Clock::now();
+    f();
+    ms.push_back(ms_since(start));
+  }
+  std::sort(ms.begin(), ms.end());
+  return {ms.front(), ms[ms.size() / 2]};
+}
+
+std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> out(static_cast<size_t>(count));
+  for (int32_t& t : out) t = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab - 32)) + 32;
+  return out;
+}
+
+void report(const Common& common, const std::string& what, Json result) {
+  result["cpu"] = cpu_summary();
+  if (common.json) {
+    print_json({{what, result}});
+    return;
+  }
+  std::cout << what << '\n';
+  for (const auto& [key, value] : result.items()) {
+    std::cout << fmt::format("  {:20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+}
+
+double round1(double x) { return std::round(x * 10) / 10; }
+
+int bench_encode(const Common& common, const Options& o) {
+  Context context(common.threads);
+  const Model model = load_model(context, common);
+  std::vector<DocumentTokens> documents;
+  for (int i = 0; i < o.documents; ++i) {
+    documents.push_back(random_tokens(o.document_tokens, model.config().vocab, static_cast<uint64_t>(i)));
+  }
+  Encoder encoder(model.transformer(), DType::kBF16);
+  const Timing t = time_runs(o.repeats, [&] { encoder.encode(context, documents); });
+  const double tokens = static_cast<double>(o.documents) * o.document_tokens;
+  const ModelConfig& c = model.config();
+  // Operations of the matrix products alone; the last layer needs its input projections only.
+  const double layer = 2.0 * c.hidden * (2.0 * c.q_size() + 2.0 * c.kv_size() + 3.0 * c.intermediate);
+  const double routers = 2.0 * c.hidden * c.kv_size() * static_cast<double>(c.memory.routing_layers.size());
+  const double flops = (c.n_layers - 1) * layer + 2.0 * c.hidden * (c.q_size() + 2.0 * c.kv_size()) + routers;
+  report(common, "encode",
+         {{"documents", o.documents},
+          {"document_tokens", o.document_tokens},
+          {"tokens_per_second", round1(tokens / t.best_ms * 1e3)},
+          {"median_tokens_per_second", round1(tokens / t.median_ms * 1e3)},
+          {"matrix_gflops", round1(flops * tokens / t.best_ms / 1e6)},
+          {"threads", context.pool.threads()}});
+  return 0;
+}
+
+int bench_decode(const Common& common, const Options& o) {
+  Context context(common.threads);
+  const Model model = load_model(context, common);
+  const std::vector<int32_t> prompt = random_tokens(o.prompt_tokens, model.config().vocab, 1);
+  double prefill_ms = 1e30;
+  const auto run = [&] {
+    Session session(model.transformer(), model.head(), nullptr, model.head().length());
+    const auto start = Clock::now();
+    std::span<const float> logits = session.feed(context, prompt);
+    prefill_ms = std::min(prefill_ms, ms_since(start));
+    const auto decode_start = Clock::now();
+    for (int i = 0; i < o.new_tokens; ++i) {
+      const int32_t token = argmax(logits);
+      logits = session.feed(context, {&token, 1});
+    }
+    return ms_since(decode_start);
+  };
+  run();
+  double best = 1e30;
+  for (int i = 0; i < o.repeats; ++i) best = std::min(best, run());
+  report(common, "decode",
+         {{"prompt_tokens", o.prompt_tokens},
+          {"new_tokens", o.new_tokens},
+          {"tokens_per_second", round1(o.new_tokens / best * 1e3)},
+          {"ms_per_token", best / o.new_tokens},
+          {"prefill_ms", prefill_ms},
+          {"threads", context.pool.threads()}});
+  return 0;
+}
+
+int bench_route(const Common& common, const Options& o) {
+  Context context(common.threads);
+  const int n = 192;  // G·d of the default model
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  Buffer key_memory, query_memory, out_memory;
+  const Tensor keys = key_memory.tensor(DType::kBF16, {o.chunks, n});
+  const Tensor queries = query_memory.tensor(DType::kF32, {o.query_tokens, n});
+  const Tensor out = out_memory.tensor(DType::kF32, {o.chunks});
+  for (int64_t i = 0; i < keys.elements(); ++i) keys.as<bf16>()[i] = to_bf16(normal(random));
+  for (int64_t i = 0; i < queries.elements(); ++i) queries.as<float>()[i] = normal(random);
+  const Timing t = time_runs(o.repeats, [&] { max_inner_product(context, queries, keys, out); });
+  const double flops = 2.0 * static_cast<double>(o.chunks) * n * o.query_tokens;
+  report(common, "route",
+         {{"chunks", o.chunks},
+          {"query_tokens", o.query_tokens},
+          {"ms_per_layer", t.best_ms},
+          {"median_ms_per_layer", t.median_ms},
+          {"gflops", round1(flops / t.best_ms / 1e6)},
+          {"key_gb_per_second", round1(static_cast<double>(keys.bytes()) / t.best_ms / 1e6)},
+          {"threads", context.pool.threads()}});
+  return 0;
+}
+
+}  // namespace
+
+void register_bench(CLI::App& app, Common& common, Command& command) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure encoding, routing and decoding on this machine");
+  bench->require_subcommand(1);
+  auto o = std::make_shared<Options>();
+  const auto add = [&](const char* name, const char* help, int (*run)(const Common&, const Options&)) {
+    CLI::App* sub = bench->add_subcommand(name, help);
+    sub->add_option("--repeats", o->repeats, "Timed runs")->check(CLI::Range(1, 1000))->capture_default_str();
+    add_model_options(*sub, common);
+    add_json_option(*sub, common);
+    sub->callback([&common, &command, o, run] { command = [&common, o, run] { return run(common, *o); }; });
+    return sub;
+  };
+  CLI::App* encode = add("encode", "Tokens per second of encoding documents", bench_encode);
+  encode->add_option("--tokens", o->document_tokens, "Tokens a document")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  encode->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
+  decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  decode->add_option("--prompt", o->prompt_tokens, "Tokens before them")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  CLI::App* route = add("route", "The routing scan of one layer over random keys", bench_route);
+  route->add_option("--chunks", o->chunks, "Keys")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
+      ->capture_default_str();
+  route->add_option("--query", o->query_tokens, "Routed query tokens")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+}
+
+}  // namespace msa::cli

@@ -1,0 +1,60 @@
+// The subcommands of `msa`, one file each. Results go to stdout, everything else to stderr.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "bank/bank.h"
+#include "engine/encoder.h"
+#include "engine/model.h"
+
+namespace msa::cli {
+
+using Json = nlohmann::ordered_json;
+
+/// Options that many subcommands share.
+struct Common {
+  std::string model;           // --model, else MSA_MODEL, else the default model
+  std::string bank;            // --bank, else MSA_BANK, else ./memory
+  std::string dtype = "auto";  // --dtype
+  std::string log_level = "info";
+  int threads = 0;    // --threads; 0: all
+  bool json = false;  // --json
+};
+
+/// Result of a subcommand: the program's exit code (0 ok, 1 failed). Bad usage (2) is CLI11's and Error's to raise.
+using Command = std::function<int()>;
+
+void add_model_options(CLI::App& app, Common& common);
+void add_bank_option(CLI::App& app, Common& common);
+void add_json_option(CLI::App& app, Common& common);
+
+std::string bank_path(const Common& common);
+/// Opens the bank whatever model it belongs to. Throws Error when there is none.
+std::unique_ptr<Bank> open_any_bank(const Common& common, BankMode mode);
+/// Opens the bank of this model; throws Error when it belongs to another one, or (kRead) is not there.
+std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMode mode);
+Model load_model(Context& context, const Common& common);
+
+void print_json(const Json& value);
+/// Text without control characters, at most `limit` bytes, cut at a character: for one line on a terminal.
+std::string one_line(std::string_view text, size_t limit);
+double ms_since(std::chrono::steady_clock::time_point start);
+
+// Each registers its subcommand and stores what to run in `command` when it is chosen.
+void register_add(CLI::App& app, Common& common, Command& command);
+void register_rm(CLI::App& app, Common& common, Command& command);
+void register_ls(CLI::App& app, Common& common, Command& command);
+void register_show(CLI::App& app, Common& common, Command& command);
+void register_stat(CLI::App& app, Common& common, Command& command);
+void register_verify(CLI::App& app, Common& common, Command& command);
+void register_ask(CLI::App& app, Common& common, Command& command);
+void register_route(CLI::App& app, Common& common, Command& command);
+void register_convert(CLI::App& app, Common& common, Command& command);
+void register_conformance(CLI::App& app, Common& common, Command& command);
+void register_bench(CLI::App& app, Common& common, Command& command);
+
+}  // namespace msa::cli

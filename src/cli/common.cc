@@ -1,0 +1,69 @@
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+
+#include "cli/commands.h"
+
+namespace msa::cli {
+
+void add_model_options(CLI::App& app, Common& common) {
+  app.add_option("--model", common.model, "Model directory (default: $MSA_MODEL, else the default model)");
+  app.add_option("--dtype", common.dtype, "Precision: auto, f32 or bf16")->capture_default_str();
+  app.add_option("--threads", common.threads, "Threads (default: all CPUs)")->check(CLI::Range(0, 1024));
+}
+
+void add_bank_option(CLI::App& app, Common& common) {
+  app.add_option("--bank", common.bank, "Memory bank directory (default: $MSA_BANK, else ./memory)");
+}
+
+void add_json_option(CLI::App& app, Common& common) { app.add_flag("--json", common.json, "Print one JSON object"); }
+
+std::string bank_path(const Common& common) {
+  if (!common.bank.empty()) return common.bank;
+  if (const char* variable = std::getenv("MSA_BANK"); variable != nullptr && *variable != '\0') return variable;
+  return "memory";
+}
+
+std::unique_ptr<Bank> open_any_bank(const Common& common, BankMode mode) {
+  const std::string path = bank_path(common);
+  if (!std::filesystem::exists(std::filesystem::path(path) / "bank.db")) {
+    throw Error("there is no memory bank here", path, "make one with: msa add PATH…, or give --bank DIR");
+  }
+  return Bank::open(path, mode);
+}
+
+std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMode mode) {
+  const std::string path = bank_path(common);
+  if (mode == BankMode::kRead && !std::filesystem::exists(std::filesystem::path(path) / "bank.db")) {
+    throw Error("there is no memory bank here", path, "make one with: msa add PATH…, or give --bank DIR");
+  }
+  return Bank::create_or_open(path, bank_shape(model), mode);
+}
+
+Model load_model(Context& context, const Common& common) {
+  return Model(context, find_model_directory(common.model), parse_precision(common.dtype));
+}
+
+void print_json(const Json& value) {
+  // Text that is not UTF-8 becomes U+FFFD rather than an exception.
+  std::cout << value.dump(2, ' ', false, Json::error_handler_t::replace) << std::endl;
+}
+
+std::string one_line(std::string_view text, size_t limit) {
+  std::string out;
+  for (const char c : text) {
+    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    if (control && (out.empty() || out.back() == ' ')) continue;
+    out += control ? ' ' : c;
+  }
+  if (out.size() <= limit) return out;
+  while (limit > 0 && (static_cast<unsigned char>(out[limit]) & 0xc0u) == 0x80u) --limit;
+  return out.substr(0, limit) + "…";
+}
+
+double ms_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace msa::cli

@@ -1,0 +1,39 @@
+// msa: a memory for language models, inside their own attention.
+#include <exception>
+#include <iostream>
+
+#include "cli/commands.h"
+#include "core/log.h"
+
+int main(int argc, char** argv) {
+  using namespace msa::cli;
+  CLI::App app{"msa: Memory Sparse Attention. Gives a language model a memory of documents inside its own attention."};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", MSA_VERSION);
+  Common common;
+  app.add_option("--log-level", common.log_level, "debug, info, warn, error or off")->capture_default_str();
+  Command command;
+  register_add(app, common, command);
+  register_rm(app, common, command);
+  register_ls(app, common, command);
+  register_show(app, common, command);
+  register_stat(app, common, command);
+  register_verify(app, common, command);
+  register_ask(app, common, command);
+  register_route(app, common, command);
+  register_convert(app, common, command);
+  register_conformance(app, common, command);
+  register_bench(app, common, command);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  try {
+    msa::set_log_level(common.log_level);
+    return command();
+  } catch (const std::exception& e) {
+    std::cerr << "msa: " << e.what() << std::endl;
+    return 1;
+  }
+}
