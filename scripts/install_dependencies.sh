@@ -7,7 +7,7 @@ packages=(
   build-essential cmake ninja-build pkg-config ccache           # tools of the build
   libdnnl-dev libhwy-dev                                        # matrix products, SIMD
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev      # JSON, command line, log
-  libsqlite3-dev libpcre2-dev libxml2-dev                       # documents, pre-tokeniser, HTML
+  libsqlite3-dev libpcre2-dev libunistring-dev libxml2-dev      # documents, pre-tokeniser, normalisation, HTML
   libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
   poppler-utils                                                 # text of PDF files
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
