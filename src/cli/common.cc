@@ -38,7 +38,7 @@ std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMo
   if (mode == BankMode::kRead && !std::filesystem::exists(std::filesystem::path(path) / "bank.db")) {
     throw Error("there is no memory bank here", path, "make one with: msa add PATH…, or give --bank DIR");
   }
-  return Bank::create_or_open(path, bank_shape(model), mode);
+  return Bank::create_or_open(path, bank_shape(model.transformer()), mode);
 }
 
 Model load_model(Context& context, const Common& common) {

@@ -22,7 +22,8 @@ int run(const Common& common, const ConvertOptions& options) {
                 {"ms", {{"total", ms_since(start)}}}});
   } else {
     std::cout << fmt::format("{}: {:.1f} MB of {} weights, {:.1f} s\n", options.output,
-                             static_cast<double>(bytes) / 1e6, std::string(traits(options.dtype).name), ms_since(start) / 1e3);
+                             static_cast<double>(bytes) / 1e6, std::string(traits(options.dtype).name),
+                             ms_since(start) / 1e3);
   }
   return 0;
 }

@@ -161,15 +161,7 @@ void check_encoding(Context& context, const Transformer& model, const Case& c, C
 }
 
 std::unique_ptr<Bank> build_bank(Context& context, const Transformer& model, const Case& c, DType dtype) {
-  const ModelConfig& config = model.config();
-  BankShape shape;
-  shape.routing_layers = config.memory.routing_layers;
-  shape.kv_heads = config.n_kv_heads;
-  shape.head_dim = config.head_dim;
-  shape.chunk_tokens = config.memory.chunk_tokens;
-  shape.dtype = dtype;
-  shape.fingerprint = model.fingerprint();
-  auto bank = Bank::in_memory(shape);
+  auto bank = Bank::in_memory(bank_shape(model, dtype));
   const auto encoded = Encoder(model, dtype).encode(context, c.documents);
   const auto ids = bank->reserve_ids(static_cast<int64_t>(c.documents.size()));
   const std::vector<DocumentInput> inputs(c.documents.size());

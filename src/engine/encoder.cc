@@ -21,15 +21,15 @@ void store_rows(const Buffer& source, int64_t begin, int64_t end, int64_t n, DTy
 
 }  // namespace
 
-BankShape bank_shape(const Model& model, DType dtype) {
-  const ModelConfig& c = model.config();
+BankShape bank_shape(const Transformer& transformer, DType dtype) {
+  const ModelConfig& c = transformer.config();
   BankShape shape;
   shape.routing_layers = c.memory.routing_layers;
   shape.kv_heads = c.n_kv_heads;
   shape.head_dim = c.head_dim;
   shape.chunk_tokens = c.memory.chunk_tokens;
   shape.dtype = dtype;
-  shape.fingerprint = model.fingerprint();
+  shape.fingerprint = transformer.fingerprint();
   return shape;
 }
 

@@ -11,7 +11,7 @@
 namespace msa {
 
 /// The bank shape that this model's encodings have.
-BankShape bank_shape(const Model& model, DType dtype = DType::kBF16);
+BankShape bank_shape(const Transformer& transformer, DType dtype = DType::kBF16);
 
 /// Tokens of one document as the model is to see it, template included.
 using DocumentTokens = std::vector<int32_t>;

@@ -17,7 +17,7 @@ class Interleave : public ::testing::Test {
   void SetUp() override {
     testing::write_tiny_model(folder_.path());
     model_ = std::make_unique<Model>(context_, folder_.path().string(), Precision::kF32);
-    bank_ = Bank::in_memory(bank_shape(*model_, DType::kF32));
+    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
   }
 
   void add(const std::vector<std::string>& texts) {
