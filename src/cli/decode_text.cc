@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "io/text.h"
 #include "tokenizer/utf8.h"
 
 namespace msa {
@@ -114,22 +115,6 @@ void refuse_binary(std::string_view bytes, const std::string& where) {
   if (nul == std::string_view::npos) return;
   throw Error("a binary file, not text (NUL at byte " + std::to_string(nul) + ")", where,
               "give .txt, .md, .html, .pdf, .jsonl or .jsonl.zst; export other formats to one of these");
-}
-
-std::string clean_lines(std::string text) {
-  if (text.find_first_of(std::string_view("\r\0", 2)) == std::string::npos) return text;
-  std::string clean;
-  clean.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\0') {
-      clean += kReplacementCharacter;
-    } else if (text[i] != '\r') {
-      clean += text[i];
-    } else if (i + 1 == text.size() || text[i + 1] != '\n') {
-      clean += '\n';
-    }
-  }
-  return clean;
 }
 
 DecodedText decode_text(std::string bytes, const std::string& where) {

@@ -22,14 +22,11 @@ std::string convert_with_repair(std::string_view bytes, const char* charset, con
 /// Throws Error when the bytes hold a NUL.
 void refuse_binary(std::string_view bytes, const std::string& where);
 
-/// CRLF and CR become LF, NUL becomes U+FFFD.
-std::string clean_lines(std::string text);
-
 struct DecodedText {
   std::string text;
   int64_t invalid_bytes = 0;  // replaced by U+FFFD; at most 3 % of the whole
 };
-/// All of the above, for plain text. Throws Error on what is no text.
+/// All of the above, for plain text, its line ends made LF. Throws Error on what is no text.
 DecodedText decode_text(std::string bytes, const std::string& where);
 
 }  // namespace msa

@@ -11,6 +11,7 @@
 
 #include "cli/decode_text.h"
 #include "core/error.h"
+#include "io/text.h"
 
 namespace msa {
 namespace {

@@ -12,8 +12,8 @@
 #include <cstring>
 #include <utility>
 
-#include "cli/file_reader.h"
 #include "core/error.h"
+#include "io/file_reader.h"
 
 extern char** environ;
 

@@ -7,12 +7,13 @@
 #include <string_view>
 #include <utility>
 
-#include "cli/beir.h"
 #include "cli/decode_text.h"
-#include "cli/file_reader.h"
 #include "cli/html_text.h"
 #include "cli/pdf_text.h"
 #include "core/error.h"
+#include "io/beir.h"
+#include "io/file_reader.h"
+#include "io/text.h"
 
 namespace msa {
 namespace {
@@ -38,7 +39,6 @@ Format format_of(const fs::path& path) {
 }
 
 bool is_beir(Format format) { return format == Format::kBeir || format == Format::kBeirZstd; }
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
 
 /// The name that a folder's files carry in front: "." and ".." have none of their own.
 fs::path folder_name(const fs::path& folder) {
@@ -142,7 +142,7 @@ class SourceReader {
   bool read_beir_file(const std::string& path, bool zstd) {
     const BeirSummary summary = read_beir(path, zstd, options_.max_file_bytes, [&](BeirDocument&& document) {
       if (options_.stop && options_.stop()) return false;
-      return deliver(std::move(document.text), document.id);
+      return deliver(document.full_text(), document.id);
     });
     if (summary.stopped) return false;
     if (summary.documents == 0) throw Error("no documents in it", path, "leave it out");

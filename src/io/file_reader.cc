@@ -1,4 +1,4 @@
-#include "cli/file_reader.h"
+#include "io/file_reader.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
