@@ -7,8 +7,10 @@ packages=(
   build-essential cmake ninja-build pkg-config ccache           # tools of the build
   libdnnl-dev libhwy-dev                                        # matrix products, SIMD
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev      # JSON, command line, log
+  libtomlplusplus-dev                                           # training recipes
   libsqlite3-dev libpcre2-dev libunistring-dev libxml2-dev      # documents, pre-tokeniser, normalisation, HTML
   libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
+  libstemmer-dev                                                # word stems of the question maker
   poppler-utils                                                 # text of PDF files
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
   python3 python3-venv python3-pip                              # set-up of the model, comparison tests
