@@ -146,6 +146,7 @@ class PromptTemplate::Reader {
       const std::string& text = stop[i].get_ref<const std::string&>();
       const int32_t id = out_.tokenizer_.special_id(text);
       if (id < 0) throw Error("'" + printable(text) + "' is not a special token of this model's tokenizer", where);
+      if (i == 0) out_.first_stop_ = id;
       out_.stop_.insert(id);
     }
   }

@@ -40,6 +40,7 @@ class PromptTemplate {
   Prompt answer_prefix() const;
   const std::vector<int32_t>& end_of_retrieve() const { return end_of_retrieve_; }
   bool is_stop(int32_t token) const { return stop_.contains(token); }
+  int32_t first_stop() const { return first_stop_; }  // as the file lists them: the one a model learns to write
 
   float prior_weight = 0;       // of the router's distribution when ids are decoded; 0: the model alone chooses
   float prior_temperature = 1;  // of the softmax over the router's document scores
@@ -65,6 +66,7 @@ class PromptTemplate {
   std::vector<Piece> head_, document_, query_, cite_, fetched_, final_, answer_prefix_;
   std::vector<int32_t> end_of_retrieve_;
   std::set<int32_t> stop_;
+  int32_t first_stop_ = -1;
 };
 
 }  // namespace msa
