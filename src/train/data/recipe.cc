@@ -1,0 +1,142 @@
+#include "train/data/recipe.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+
+#include "io/file.h"
+
+namespace msa::train {
+namespace {
+
+constexpr int64_t kMaxTokens = int64_t{1} << 27;
+constexpr int64_t kMaxStep = int64_t{1} << 40;
+constexpr double kMaxWeight = 1e6;
+constexpr size_t kMaxRecipeBytes = 16 << 20;
+
+std::string resolved(const std::string& path, const std::string& root) {
+  return path.empty() ? path : (std::filesystem::path(root) / path).lexically_normal().string();
+}
+
+/// Either one value, or a list of tables with `from` and what `read` takes from each.
+template <class T>
+Schedule<T> read_phases(const TomlFields& fields, const char* key, const std::function<T(const TomlFields&)>& read) {
+  Schedule<T> schedule;
+  for (const TomlFields& phase : fields.tables(key)) {
+    const int64_t from = phase.need_integer("from", 0, kMaxStep);
+    if (schedule.phases.empty() ? from != 0 : from <= schedule.phases.back().from_step) {
+      phase.refuse("from", "phases begin with step 0 and ascend");
+    }
+    schedule.phases.push_back({from, read(phase)});
+  }
+  if (schedule.phases.empty()) fields.refuse(key, "there is no phase");
+  return schedule;
+}
+
+Schedule<int64_t> read_tokens(const TomlFields& fields, const char* key, int64_t otherwise, int64_t least) {
+  if (!fields.has(key) || !fields.need(key).is_array()) {
+    return {{{0, fields.integer(key, otherwise, least, kMaxTokens)}}};
+  }
+  return read_phases<int64_t>(fields, key, [&](const TomlFields& phase) {
+    phase.allow_only({"from", "tokens"});
+    return phase.need_integer("tokens", least, kMaxTokens);
+  });
+}
+
+Schedule<TopKChoice> read_top_k(const TomlFields& fields) {
+  constexpr int64_t kDefault = 16;
+  constexpr int64_t kMost = 4096;
+  if (!fields.has("top_k") || !fields.need("top_k").is_array()) {
+    return {{{0, {{fields.integer("top_k", kDefault, 1, kMost)}, {1.0}}}}};
+  }
+  return read_phases<TopKChoice>(fields, "top_k", [&](const TomlFields& phase) {
+    phase.allow_only({"from", "values", "shares"});
+    TopKChoice choice{phase.integers("values", 1, kMost), phase.numbers("shares", 0, kMaxWeight)};
+    if (choice.values.empty()) phase.refuse("values", "there is no value");
+    if (!phase.has("shares")) choice.shares.assign(choice.values.size(), 1.0);
+    if (choice.shares.size() != choice.values.size()) phase.refuse("shares", "must hold one share for each value");
+    if (std::accumulate(choice.shares.begin(), choice.shares.end(), 0.0) <= 0) {
+      phase.refuse("shares", "one share must be above 0");
+    }
+    return choice;
+  });
+}
+
+SetRecipe read_set(const TomlFields& fields, const std::string& root) {
+  fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual",
+                     "ignore_answers", "hard_negatives", "teacher"});
+  SetRecipe set;
+  set.folder = resolved(fields.need_string("folder"), root);
+  set.weight = fields.number("weight", 1, 0, kMaxWeight);
+  set.counterfactual = fields.flag("counterfactual", false);
+  set.reading_only = fields.flag("reading_only", false) || set.counterfactual;
+  set.retrieve = fields.number("retrieve", set.reading_only ? 0 : 1, 0, kMaxWeight);
+  set.answer = fields.number("answer", 1, 0, kMaxWeight);
+  set.types = fields.strings("types");
+  set.ignore_answers = fields.flag("ignore_answers", false);
+  set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
+  set.teacher = resolved(fields.string("teacher", ""), root);
+  if (set.reading_only && set.retrieve > 0) {
+    fields.refuse("retrieve", "a set that is only read has nothing to retrieve", "leave the field out");
+  }
+  if (set.retrieve + set.answer <= 0) fields.refuse("answer", "retrieve and answer are both 0");
+  if (set.reading_only && !set.teacher.empty()) fields.refuse("teacher", "a set that is only read has no teacher");
+  return set;
+}
+
+void check(const DataRecipe& recipe, const TomlFields& fields) {
+  if (recipe.sets.empty()) fields.refuse("sets", "there is no set", "add a [[data.sets]] with a folder");
+  const bool any = std::any_of(recipe.sets.begin(), recipe.sets.end(), [](const SetRecipe& s) { return s.weight > 0; });
+  if (!any) fields.refuse("sets", "every weight is 0");
+  if (recipe.language_share + recipe.reconstruct_share >= 1) {
+    fields.refuse("language_share", "language_share and reconstruct_share leave no room for questions");
+  }
+  for (const auto& phase : recipe.pool_tokens.phases) {
+    if (phase.value < 2 * recipe.max_document_tokens) {
+      fields.refuse("pool_tokens", "must be at least twice max_document_tokens");
+    }
+  }
+}
+
+}  // namespace
+
+toml::table read_toml(const std::string& path) {
+  const std::string text = read_file(path, kMaxRecipeBytes);
+  try {
+    return toml::parse(text, path);
+  } catch (const toml::parse_error& error) {
+    const auto at = error.source().begin;
+    throw Error("broken TOML: " + std::string(error.description()),
+                path + ":" + std::to_string(at.line) + ":" + std::to_string(at.column));
+  }
+}
+
+DataRecipe parse_data_recipe(const toml::table& data, const std::string& file, const std::string& root) {
+  const TomlFields fields(data, file, "data");
+  fields.allow_only({"sets", "corpus", "corpus_weight", "language_share", "reconstruct_share", "reconstruct_tokens",
+                     "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
+                     "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k"});
+  DataRecipe recipe;
+  for (const TomlFields& set : fields.tables("sets")) recipe.sets.push_back(read_set(set, root));
+  recipe.corpus = resolved(fields.string("corpus", ""), root);
+  recipe.corpus_weight = fields.number("corpus_weight", recipe.corpus_weight, 0, kMaxWeight);
+  recipe.language_share = fields.number("language_share", recipe.language_share, 0, 1);
+  recipe.reconstruct_share = fields.number("reconstruct_share", recipe.reconstruct_share, 0, 1);
+  recipe.reconstruct_tokens = fields.integer("reconstruct_tokens", recipe.reconstruct_tokens, 1, kMaxTokens);
+  recipe.samples = fields.integer("samples", recipe.samples, 1, 1 << 20);
+  recipe.max_sample_tokens = fields.integer("max_sample_tokens", recipe.max_sample_tokens, 16, kMaxTokens);
+  recipe.max_document_tokens = fields.integer("max_document_tokens", recipe.max_document_tokens, 1, kMaxTokens);
+  recipe.id_digits = static_cast<int>(fields.integer("id_digits", recipe.id_digits, 1, 9));
+  recipe.neighbours = fields.integer("neighbours", recipe.neighbours, 0, 1024);
+  recipe.hard_negatives_per_question =
+      fields.integer("hard_negatives_per_question", recipe.hard_negatives_per_question, 0, 1024);
+  recipe.held_out = fields.number("held_out", recipe.held_out, 0, 0.9);
+  recipe.pool_tokens = read_tokens(fields, "pool_tokens", 1 << 15, 2);
+  recipe.extra_tokens = read_tokens(fields, "extra_tokens", 0, 0);
+  recipe.top_k = read_top_k(fields);
+  check(recipe, fields);
+  return recipe;
+}
+
+}  // namespace msa::train

@@ -1,0 +1,71 @@
+// The [data] part of a training recipe: which sets, how often, how long, how many.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "train/data/toml_fields.h"
+
+namespace msa::train {
+
+/// A value that changes at given steps.
+template <class T>
+struct Schedule {
+  struct Phase {
+    int64_t from_step = 0;
+    T value;
+  };
+  std::vector<Phase> phases;  // the first from step 0, then ascending
+
+  const T& at(int64_t step) const {
+    size_t i = phases.size() - 1;
+    while (i > 0 && phases[i].from_step > step) --i;
+    return phases[i].value;
+  }
+};
+
+/// The number of attended documents is drawn each step.
+struct TopKChoice {
+  std::vector<int64_t> values;
+  std::vector<double> shares;  // one for each value
+};
+
+/// One [[data.sets]]: a BEIR folder, or its questions of some types.
+struct SetRecipe {
+  std::string folder;
+  double weight = 1;               // share of the questions, and of the documents that fill the pool
+  double retrieve = 1;             // of its questions: the share that asks for documents …
+  double answer = 1;               // … and the share that reads and answers
+  std::vector<std::string> types;  // of the questions taken; empty: all
+  bool reading_only = false;       // its questions do not tell documents apart: no routing loss
+  bool counterfactual = false;     // its texts contradict the world: reading only, too
+  bool ignore_answers = false;     // a document that holds an answer is not a negative
+  std::string hard_negatives;      // file: query-id, corpus-id; may be empty
+  std::string teacher;             // file: query-id, corpus-id, score; may be empty
+};
+
+struct DataRecipe {
+  std::vector<SetRecipe> sets;
+  std::string corpus;            // folder with documents alone, for filling and plain text; may be empty
+  double corpus_weight = 1;      // beside the weights of the sets, when the pool is filled
+  double language_share = 0;     // of the samples
+  double reconstruct_share = 0;  // of the samples
+  int64_t reconstruct_tokens = 32;
+
+  int64_t samples = 96;  // in a step
+  int64_t max_sample_tokens = 1024;
+  int64_t max_document_tokens = 1024;
+  int id_digits = 4;
+  int64_t neighbours = 1;                   // documents of the gold one's article, per question
+  int64_t hard_negatives_per_question = 2;  // from the set's file
+  double held_out = 0.02;                   // share of the questions
+  Schedule<int64_t> pool_tokens;            // with gradient
+  Schedule<int64_t> extra_tokens;           // of further documents, forward only
+  Schedule<TopKChoice> top_k;
+};
+
+/// `data`: the [data] table; `file` names the recipe in errors. Relative paths are taken from `root`. Throws Error for
+/// an unknown field, a wrong type or a value out of range.
+DataRecipe parse_data_recipe(const toml::table& data, const std::string& file, const std::string& root);
+
+}  // namespace msa::train
