@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "tiny_sets.h"
 
 namespace msa::train {
@@ -36,6 +38,15 @@ TEST_F(DatasetTest, TextsAsTheEngineAddsThem) {
   EXPECT_THAT(data.questions_of(1), ElementsAre(0));
   EXPECT_THAT(data.questions_of(2), ElementsAre(0, 1));
   EXPECT_EQ(load("s", 5).documents[0].size(), 5u);
+}
+
+TEST_F(DatasetTest, QuestionsOfTheSameWordsShareTheirGoldDocuments) {
+  sets_.write_set("s", {{"a", "", "x"}, {"b", "", "y"}, {"c", "", "z"}},
+                  {{"q", "Who?", {"1"}, {"a"}}, {"r", "Who?", {"2"}, {"b", "a"}}, {"s", "What?", {"3"}, {"c"}}});
+  const Dataset data = load("s");
+  EXPECT_THAT(data.questions[0].possible, ElementsAre(1));
+  EXPECT_THAT(data.questions[1].possible, IsEmpty());
+  EXPECT_THAT(data.questions[2].possible, IsEmpty());
 }
 
 TEST_F(DatasetTest, ThreadsDoNotChangeTheOrder) {
@@ -100,6 +111,21 @@ TEST_F(DatasetTest, ScoreFiles) {
   EXPECT_THAT(error(""), HasSubstr("nothing in it"));
   EXPECT_THAT(error_of([&] { ScoreTable::load(sets_.path("none"), data, ScoreTable::Columns::kWithScores); }),
               HasSubstr("no such file"));
+}
+
+TEST_F(DatasetTest, RandomScoreFilesNeverCrash) {
+  sets_.write_numbered_set("s", 10);
+  const Dataset data = load("s");
+  const std::string good = "query-id\tcorpus-id\tscore\nq3a\td9\t2.5\nq0a\td1\t1e1\nq3a Q0 d2 1 0.5 x\n";
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  for (int round = 0; round < 1000; ++round) {
+    std::string bytes = good;
+    for (int i = 0; i < 2; ++i) bytes[random() % bytes.size()] = static_cast<char>(random());
+    sets_.write("random.tsv", bytes);
+    error_of([&] { ScoreTable::load(sets_.path("random.tsv"), data, ScoreTable::Columns::kScoresOptional); });
+  }
 }
 
 TEST_F(DatasetTest, BrokenSetsAreRefusedBeforeTraining) {

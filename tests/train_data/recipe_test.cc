@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "tiny_sets.h"
 
 namespace msa::train {
@@ -14,7 +16,7 @@ using ::testing::HasSubstr;
 
 DataRecipe parse(const std::string& data) {
   const toml::table table = toml::parse("[data]\n" + data);
-  return parse_data_recipe(*table["data"].as_table(), "recipe.toml", "/sets");
+  return parse_data_recipe(TomlFields(table, "recipe.toml", "").need_table("data"), "/sets");
 }
 std::string error_in(const std::string& data) {
   return error_of([&] { parse(data); });
@@ -90,7 +92,32 @@ TEST(RecipeTest, BrokenFile) {
   sets.write("broken.toml", "[data]\nsamples = = 3\n");
   EXPECT_THAT(error_of([&] { read_toml(sets.path("broken.toml")); }),
               AllOf(HasSubstr("broken.toml:2:"), HasSubstr("broken TOML")));
+  sets.write("other.toml", "[date]\n");
+  const toml::table other = read_toml(sets.path("other.toml"));
+  EXPECT_THAT(error_of([&] { TomlFields(other, "other.toml", "").need_table("data"); }), HasSubstr("missing"));
   EXPECT_THAT(error_of([&] { read_toml(sets.path("none.toml")); }), HasSubstr("none.toml"));
+}
+
+TEST(RecipeTest, RandomBytesNeverCrash) {
+  const TinySets sets;
+  const std::string good =
+      "[data]\nsamples = 9\npool_tokens = [{from = 0, tokens = 8192}]\ntop_k = [{from = 0, values = [1, 2]}]\n"
+      "held_out = 1e-2\n[[data.sets]]\nfolder = \"a\"\ntypes = [\"x\"]\nanswer = 0.5\n";
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  for (int round = 0; round < 2000; ++round) {
+    std::string bytes = good;
+    for (int i = 0; i < 3; ++i) {
+      const size_t at = random() % bytes.size();
+      bytes[at] = round % 2 == 0 ? static_cast<char>(random()) : good[random() % good.size()];
+    }
+    sets.write("random.toml", bytes);
+    error_of([&] {
+      const toml::table table = read_toml(sets.path("random.toml"));
+      parse_data_recipe(TomlFields(table, "random.toml", "").need_table("data"), "/sets");
+    });
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Small BEIR sets, a byte-level tokenizer and a template, written to a folder that goes away with the test.
 #pragma once
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -84,7 +85,7 @@ class TinySets {
 
   DataRecipe recipe(const std::string& data) const {
     const toml::table table = toml::parse("[data]\n" + data);
-    return parse_data_recipe(*table["data"].as_table(), "recipe.toml", folder.path().string());
+    return parse_data_recipe(TomlFields(table, "recipe.toml", "").need_table("data"), folder.path().string());
   }
 
   TrainingData load(const DataRecipe& recipe) const {

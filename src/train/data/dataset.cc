@@ -1,6 +1,8 @@
 #include "train/data/dataset.h"
 
 #include <algorithm>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "core/error.h"
@@ -39,6 +41,23 @@ void index_questions(Dataset& dataset) {
   for (size_t q = 0; q < dataset.questions.size(); ++q) {
     for (const int32_t d : dataset.questions[q].gold) {
       dataset.asked[static_cast<size_t>(next[static_cast<size_t>(d)]++)] = static_cast<int32_t>(q);
+    }
+  }
+}
+
+/// What answers a question may answer another of the same words, too.
+void share_golds_of_same_words(std::vector<BeirQuestion>& questions) {
+  std::unordered_map<std::string_view, std::vector<int32_t>> golds;
+  for (const BeirQuestion& question : questions) {
+    auto& all = golds[question.text];
+    all.insert(all.end(), question.gold.begin(), question.gold.end());
+  }
+  for (BeirQuestion& question : questions) {
+    for (const int32_t d : golds[question.text]) {
+      const auto has = [d](const std::vector<int32_t>& list) {
+        return std::find(list.begin(), list.end(), d) != list.end();
+      };
+      if (!has(question.gold) && !has(question.possible)) question.possible.push_back(d);
     }
   }
 }
@@ -85,6 +104,7 @@ Dataset make_dataset(BeirSet&& set, const Tokenizer& tokenizer, int64_t max_docu
     dataset.document_ids.push_back(std::move(document.id));
   }
   dataset.questions = std::move(set.questions);
+  share_golds_of_same_words(dataset.questions);
   index_questions(dataset);
   return dataset;
 }

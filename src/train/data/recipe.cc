@@ -112,8 +112,7 @@ toml::table read_toml(const std::string& path) {
   }
 }
 
-DataRecipe parse_data_recipe(const toml::table& data, const std::string& file, const std::string& root) {
-  const TomlFields fields(data, file, "data");
+DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"sets", "corpus", "corpus_weight", "language_share", "reconstruct_share", "reconstruct_tokens",
                      "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
                      "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k"});

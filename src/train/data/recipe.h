@@ -64,8 +64,8 @@ struct DataRecipe {
   Schedule<TopKChoice> top_k;
 };
 
-/// `data`: the [data] table; `file` names the recipe in errors. Relative paths are taken from `root`. Throws Error for
-/// an unknown field, a wrong type or a value out of range.
-DataRecipe parse_data_recipe(const toml::table& data, const std::string& file, const std::string& root);
+/// `data`: the [data] table. Relative paths are taken from `root`. Throws Error for an unknown field, a wrong type or a
+/// value out of range.
+DataRecipe parse_data_recipe(const TomlFields& data, const std::string& root);
 
 }  // namespace msa::train
