@@ -3,6 +3,10 @@
 add_library(msa_options INTERFACE)
 target_include_directories(msa_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(msa_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC 12 warns about std::string's own operator+ (its bug 105651).
+  target_compile_options(msa_options INTERFACE -Wno-restrict)
+endif()
 if(MSA_SANITIZE)
   target_compile_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE})

@@ -12,6 +12,7 @@ packages=(
   libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
   libstemmer-dev                                                # word stems of the question maker
   poppler-utils                                                 # text of PDF files
+  libtorch-dev                                                  # the trainer
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
   python3 python3-venv python3-pip                              # set-up of the model, comparison tests
   clang-format git ca-certificates                              # house tests

@@ -1,0 +1,259 @@
+#include "train/backbone.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "model/adapter.h"
+#include "ops/linear.h"
+
+namespace msa::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Names of the PEFT library.
+constexpr const char* kPeftPrefix = "base_model.model.";
+
+const std::vector<std::string>& all_modules() {
+  static const std::vector<std::string> names{"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                              "gate_proj", "up_proj", "down_proj"};
+  return names;
+}
+
+std::string layer_prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+/// …q_proj.weight → …q_proj.lora_A.weight
+std::string update_name(const std::string& matrix, const std::string& part) {
+  return matrix.substr(0, matrix.size() - std::string("weight").size()) + part + ".weight";
+}
+
+Tensor to_float(Context& context, const msa::Tensor& view) {
+  const bool is_vector = view.rank == 1;
+  const msa::Tensor rows = is_vector ? view.reshape({view.rows(), 1}) : view;
+  Tensor out = torch::empty({rows.rows(), rows.dim(1)}, torch::kFloat);
+  dequantise_rows(context, rows, 0, rows.rows(),
+                  msa::Tensor(out.data_ptr<float>(), DType::kF32, {rows.rows(), rows.dim(1)}));
+  return is_vector ? out.flatten() : out;
+}
+
+msa::Tensor view_of(const Tensor& t) {
+  MSA_CHECK(t.is_contiguous() && t.scalar_type() == torch::kFloat && t.device().is_cpu());
+  return t.dim() == 1 ? msa::Tensor(t.data_ptr<float>(), DType::kF32, {t.size(0)})
+                      : msa::Tensor(t.data_ptr<float>(), DType::kF32, {t.size(0), t.size(1)});
+}
+
+void check_parts(const TrainedParts& parts, const ModelConfig& config) {
+  if (!parts.all_weights && parts.rank < 1) {
+    throw Error("the rank of the updates must be positive", "recipe, model.rank", "32 is usual");
+  }
+  for (const std::string& m : parts.modules) {
+    if (std::find(all_modules().begin(), all_modules().end(), m) != all_modules().end()) continue;
+    throw Error("unknown module '" + m + "'", "recipe, model.modules", "use names like q_proj or down_proj");
+  }
+  for (const int layer : parts.layers) {
+    if (layer >= 0 && layer < config.n_layers) continue;
+    throw Error("there is no layer " + std::to_string(layer), "recipe, model.layers",
+                "this model has the layers 0 to " + std::to_string(config.n_layers - 1));
+  }
+}
+
+/// Every tensor of an adapter, names without the PEFT prefix, float32; refused unless it fits what is trained.
+std::map<std::string, Tensor> read_start(Context& context, const std::string& path, const TrainedParts& parts) {
+  std::map<std::string, Tensor> out;
+  if (path.empty()) return out;
+  const Adapter adapter(path);
+  const double scale = parts.alpha / parts.rank;
+  if (adapter.rank() != 0 && (adapter.rank() != parts.rank || std::abs(adapter.scale() - scale) > 1e-6 * scale)) {
+    throw Error("its rank is " + std::to_string(adapter.rank()) + " and its scale " + std::to_string(adapter.scale()) +
+                    ", the recipe asks for " + std::to_string(parts.rank) + " and " + std::to_string(scale),
+                path, "set model.rank and model.alpha to those of the adapter");
+  }
+  for (const auto& [name, tensor] : adapter.file().tensors()) {
+    const std::string plain = name.starts_with(kPeftPrefix) ? name.substr(std::string(kPeftPrefix).size()) : name;
+    out[plain] = to_float(context, tensor);
+  }
+  return out;
+}
+
+}  // namespace
+
+Backbone::Backbone(const std::string& base, const std::string& start, const TrainedParts& parts, torch::Dtype type,
+                   torch::Device device, uint64_t seed)
+    : weights_(load_weights(WeightSource{base, ""})),
+      parts_(parts),
+      type_(type),
+      device_(device),
+      random_(at::make_generator<at::CPUGeneratorImpl>(seed)) {
+  torch::NoGradGuard no_gradients;
+  check_parts(parts_, weights_.config);
+  Context context;
+  start_ = read_start(context, start, parts_);
+  add_matrix(context, "model.embed_tokens.weight", weights_.embedding, /*has_update=*/false);
+  for (int layer = 0; layer < config().n_layers; ++layer) add_layer(layer, context);
+  add_vector(context, "model.norm.weight", weights_.final_norm);
+  if (!config().tied_embeddings) add_matrix(context, "lm_head.weight", weights_.lm_head, /*has_update=*/false);
+  parameters_.finish(device_);
+}
+
+void Backbone::add_layer(int layer, Context& context) {
+  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
+  const std::string prefix = layer_prefix(layer), attention = prefix + "self_attn.", mlp = prefix + "mlp.";
+  const auto matrix = [&](const std::string& folder, const char* module, const msa::Tensor& view) {
+    add_matrix(context, folder + module + ".weight", view, has_update(module, layer));
+  };
+  add_vector(context, prefix + "input_layernorm.weight", w.input_norm);
+  add_vector(context, prefix + "post_attention_layernorm.weight", w.post_attention_norm);
+  matrix(attention, "q_proj", w.q);
+  matrix(attention, "k_proj", w.k);
+  matrix(attention, "v_proj", w.v);
+  matrix(attention, "o_proj", w.o);
+  if (!w.q_norm.empty()) add_vector(context, attention + "q_norm.weight", w.q_norm);
+  if (!w.k_norm.empty()) add_vector(context, attention + "k_norm.weight", w.k_norm);
+  matrix(mlp, "gate_proj", w.gate);
+  matrix(mlp, "up_proj", w.up);
+  matrix(mlp, "down_proj", w.down);
+  if (!config().is_routing(layer)) return;
+  add_router(context, attention + "router_q_proj.0.weight", w.router_q, w.q);
+  add_router(context, attention + "router_k_proj.0.weight", w.router_k, w.k);
+}
+
+bool Backbone::has_update(const std::string& module, int layer) const {
+  const auto listed = [](const auto& list, const auto& item) {
+    return list.empty() || std::find(list.begin(), list.end(), item) != list.end();
+  };
+  return listed(parts_.modules, module) && listed(parts_.layers, layer);
+}
+
+void Backbone::add_matrix(Context& context, const std::string& name, const msa::Tensor& view, bool has_update) {
+  const Tensor w = to_float(context, view);
+  if (parts_.all_weights) return parameters_.add("weights", name, w);
+  if (!has_update) {
+    frozen_[name] = w.to(device_, type_);
+    return;
+  }
+  frozen_[name] = w.to(device_);
+  const std::string a = update_name(name, "lora_A"), b = update_name(name, "lora_B");
+  const int64_t out = w.size(0), in = w.size(1);
+  Tensor start_a = torch::randn({parts_.rank, in}, random_) / std::sqrt(static_cast<double>(in));
+  Tensor start_b = torch::zeros({out, parts_.rank});
+  if (start_.contains(a) && start_.contains(b)) {
+    start_a = start_.at(a);
+    start_b = start_.at(b);
+  }
+  parameters_.add("adapter", a, start_a);
+  parameters_.add("adapter", b, start_b);
+}
+
+void Backbone::add_vector(Context& context, const std::string& name, const msa::Tensor& view) {
+  const Tensor w = to_float(context, view);
+  if (parts_.all_weights)
+    parameters_.add("weights", name, w);
+  else
+    frozen_[name] = w.to(device_);
+}
+
+void Backbone::add_router(Context& context, const std::string& name, const msa::Tensor& given,
+                          const msa::Tensor& copy_of) {
+  const auto started = start_.find(name);
+  const Tensor w = started != start_.end() ? started->second : to_float(context, given.empty() ? copy_of : given);
+  if (parts_.all_weights || parts_.routers)
+    parameters_.add("router", name, w);
+  else
+    frozen_[name] = w.to(device_, type_);
+}
+
+Tensor Backbone::matrix(const std::string& name) const {
+  if (parameters_.contains(name)) return parameters_.get(name).to(type_);
+  const std::string a = update_name(name, "lora_A");
+  const Tensor& base = frozen_.at(name);
+  if (!parameters_.contains(a)) return base;
+  const double scale = parts_.alpha / parts_.rank;
+  return torch::addmm(base, parameters_.get(update_name(name, "lora_B")), parameters_.get(a), 1, scale).to(type_);
+}
+
+Tensor Backbone::vector(const std::string& name) const {
+  if (parameters_.contains(name)) return parameters_.get(name);
+  const auto found = frozen_.find(name);
+  return found == frozen_.end() ? Tensor() : found->second;
+}
+
+NetworkTensors Backbone::effective() const {
+  NetworkTensors w;
+  w.embedding = matrix("model.embed_tokens.weight");
+  w.final_norm = vector("model.norm.weight");
+  w.lm_head = config().tied_embeddings ? w.embedding : matrix("lm_head.weight");
+  for (int layer = 0; layer < config().n_layers; ++layer) {
+    const std::string prefix = layer_prefix(layer), attention = prefix + "self_attn.", mlp = prefix + "mlp.";
+    LayerTensors l;
+    l.input_norm = vector(prefix + "input_layernorm.weight");
+    l.q = matrix(attention + "q_proj.weight");
+    l.k = matrix(attention + "k_proj.weight");
+    l.v = matrix(attention + "v_proj.weight");
+    l.o = matrix(attention + "o_proj.weight");
+    l.q_norm = vector(attention + "q_norm.weight");
+    l.k_norm = vector(attention + "k_norm.weight");
+    if (config().is_routing(layer)) {
+      l.router_q = matrix(attention + "router_q_proj.0.weight");
+      l.router_k = matrix(attention + "router_k_proj.0.weight");
+    }
+    l.post_attention_norm = vector(prefix + "post_attention_layernorm.weight");
+    l.gate = matrix(mlp + "gate_proj.weight");
+    l.up = matrix(mlp + "up_proj.weight");
+    l.down = matrix(mlp + "down_proj.weight");
+    w.layers.push_back(l);
+  }
+  return w;
+}
+
+void Backbone::export_to(const std::string& directory, DType type) const {
+  fs::create_directories(directory);
+  torch::NoGradGuard no_gradients;
+  parts_.all_weights ? export_model(directory, type) : export_adapter(directory, type);
+}
+
+void Backbone::export_adapter(const std::string& directory, DType type) const {
+  std::vector<Tensor> held;
+  std::vector<NamedTensor> tensors;
+  const auto add = [&](const std::string& name, const Tensor& t) {
+    held.push_back(t.detach().to(torch::kCPU, torch::kFloat).contiguous());
+    tensors.emplace_back(kPeftPrefix + name, view_of(held.back()));
+  };
+  for (const auto& [name, leaf] : parameters_.leaves()) add(name, leaf);
+  for (const auto& [name, tensor] : frozen_) {
+    if (name.find("router_") != std::string::npos) add(name, tensor);
+  }
+  write_safetensors_as(type, directory + "/adapter.safetensors", tensors, {{"format", "pt"}});
+  const nlohmann::ordered_json settings = {
+      {"peft_type", "LORA"},
+      {"r", parts_.rank},
+      {"lora_alpha", parts_.alpha},
+      {"target_modules", parts_.modules.empty() ? all_modules() : parts_.modules},
+      {"bias", "none"},
+      {"fan_in_fan_out", false},
+      {"use_rslora", false},
+  };
+  AtomicFile file(directory + "/adapter_config.json");
+  file.write(settings.dump(2) + "\n");
+  file.commit();
+}
+
+void Backbone::export_model(const std::string& directory, DType type) const {
+  std::vector<Tensor> held;
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, leaf] : parameters_.leaves()) {
+    held.push_back(leaf.detach().to(torch::kCPU).contiguous());
+    tensors.emplace_back(name, view_of(held.back()));
+  }
+  write_safetensors_as(type, directory + "/model.safetensors", tensors, {{"format", "pt"}});
+  AtomicFile file(directory + "/config.json");
+  file.write(config_to_json(config()).dump(2) + "\n");
+  file.commit();
+}
+
+}  // namespace msa::train

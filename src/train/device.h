@@ -1,0 +1,15 @@
+// Where training runs.
+#pragma once
+#include <torch/torch.h>
+
+#include <string>
+
+namespace msa::train {
+
+/// "cpu", "cuda", "cuda:1" or "auto" (CUDA when there is a device). Throws Error when it is not there.
+torch::Device parse_device(const std::string& name);
+
+/// Waits until everything queued on the device is done.
+void synchronize(const torch::Device& device);
+
+}  // namespace msa::train

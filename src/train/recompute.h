@@ -1,0 +1,17 @@
+// Gradient checkpointing: keep a function's inputs instead of what lies inside it, and run it again in the backward
+// pass.
+#pragma once
+#include <torch/torch.h>
+
+#include <functional>
+#include <vector>
+
+namespace msa::train {
+
+using TensorFunction = std::function<std::vector<torch::Tensor>(const std::vector<torch::Tensor>&)>;
+
+/// function(inputs), with the same values and gradients. The function must be pure: everything it differentiates comes
+/// in through `inputs` (undefined tensors allowed).
+std::vector<torch::Tensor> recomputed(const TensorFunction& function, const std::vector<torch::Tensor>& inputs);
+
+}  // namespace msa::train

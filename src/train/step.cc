@@ -1,0 +1,143 @@
+#include "train/step.h"
+
+#include <utility>
+
+namespace msa::train {
+namespace {
+
+namespace F = torch::nn::functional;
+
+// Rows of logits that exist at once: 49,152 floats each for the default model.
+constexpr int64_t kLogitRows = 2048;
+
+/// The head and documents [first, end) of the batch's pool.
+std::pair<std::vector<int32_t>, std::vector<int64_t>> part_of_pool(const Batch& batch, int64_t first, int64_t end) {
+  const auto at = [&](int64_t sequence) { return batch.starts[static_cast<size_t>(sequence)]; };
+  std::vector<int32_t> tokens(batch.tokens.begin(), batch.tokens.begin() + at(1));
+  tokens.insert(tokens.end(), batch.tokens.begin() + at(first + 1), batch.tokens.begin() + at(end + 1));
+  std::vector<int64_t> starts{0};
+  for (int64_t s = first + 1; s <= end + 1; ++s) starts.push_back(at(1) + at(s) - at(first + 1));
+  return {std::move(tokens), std::move(starts)};
+}
+
+Tensor longs(const std::vector<int64_t>& values, torch::Device device) {
+  return torch::tensor(at::ArrayRef<int64_t>(values), torch::kLong).to(device, /*non_blocking=*/true);
+}
+
+Samples samples_of(const Batch& batch, const ModelConfig& config, torch::Device device) {
+  const int64_t n = batch.samples(), head = batch.starts[1];
+  Samples s;
+  s.pack = Pack::from(batch.sample_tokens, batch.sample_starts, head + config.memory.top_k_documents, device);
+  std::vector<int64_t> rows, starts{0};
+  bool any_restricted = false;
+  Tensor attends = torch::ones({n, 1}, torch::kBool), only = torch::ones({n, batch.documents()}, torch::kBool);
+  auto allowed = only.accessor<bool, 2>();
+  for (int64_t i = 0; i < n; ++i) {
+    const auto index = static_cast<size_t>(i);
+    for (int64_t row = batch.sample_starts[index]; row < batch.sample_starts[index + 1]; ++row) {
+      if (batch.routed[static_cast<size_t>(row)] != 0) rows.push_back(row);
+    }
+    starts.push_back(static_cast<int64_t>(rows.size()));
+    if (batch.kinds[index] == SampleKind::kLanguage) attends[i][0] = false;
+    if (batch.kinds[index] != SampleKind::kReconstruct) continue;
+    any_restricted = true;
+    for (int64_t d = 0; d < batch.documents(); ++d) allowed[i][d] = false;
+    for (int64_t j = batch.positive_starts[index]; j < batch.positive_starts[index + 1]; ++j) {
+      allowed[i][batch.positives[static_cast<size_t>(j)]] = true;
+    }
+  }
+  s.routed_rows = longs(rows, device);
+  s.routed = RowOwners::from(std::move(starts), device);
+  s.attends = attends.to(device, /*non_blocking=*/true);
+  if (any_restricted) s.only = only.to(device, /*non_blocking=*/true);
+  return s;
+}
+
+/// Mean cross-entropy of the predicted tokens.
+Tensor language_loss(const Network& network, const NetworkTensors& w, const StepInput& input, const Tensor& hidden) {
+  const Tensor rows = hidden.index_select(0, input.predicting_rows);
+  Tensor sum = torch::zeros({}, torch::TensorOptions().dtype(torch::kFloat).device(hidden.device()));
+  for (int64_t at = 0; at < rows.size(0); at += kLogitRows) {
+    const int64_t end = std::min(at + kLogitRows, rows.size(0));
+    const Tensor logits = network.logits(w, rows.slice(0, at, end)).to(torch::kFloat);
+    sum = sum + F::cross_entropy(logits, input.predicted_tokens.slice(0, at, end),
+                                 F::CrossEntropyFuncOptions().reduction(torch::kSum));
+  }
+  return sum / std::max<int64_t>(1, rows.size(0));
+}
+
+/// Memory of all documents: the pool with gradients, the extra negatives without.
+std::vector<LayerMemory> encode_all(const Network& network, const NetworkTensors& w, const StepInput& input,
+                                    bool recompute) {
+  std::vector<LayerMemory> memory = network.encode(w, input.pool, input.chunks, recompute);
+  if (!input.extra.tokens.defined()) return memory;
+  torch::NoGradGuard no_gradients;
+  const std::vector<LayerMemory> extra = network.encode(w, input.extra, input.extra_chunks, false);
+  for (size_t i = 0; i < memory.size(); ++i) {
+    if (!memory[i].k.defined()) continue;
+    const torch::AutoGradMode enabled(true);
+    memory[i].k = torch::cat({memory[i].k, extra[i].k});
+    memory[i].v = torch::cat({memory[i].v, extra[i].v});
+    memory[i].router_k = torch::cat({memory[i].router_k, extra[i].router_k});
+  }
+  return memory;
+}
+
+}  // namespace
+
+StepInput StepInput::from(const Batch& batch, const ModelConfig& config, torch::Device device) {
+  const int P = config.memory.chunk_tokens;
+  StepInput in;
+  in.top_k = batch.top_k_documents;
+  in.n_tokens = static_cast<int64_t>(batch.tokens.size() + batch.sample_tokens.size());
+  const auto [tokens, starts] = part_of_pool(batch, 0, batch.n_trained);
+  in.pool = Pack::from(tokens, starts, 0, device);
+  in.chunks = Chunks::from(starts, P, device);
+  std::vector<int64_t> documents = in.chunks.documents.starts;
+  if (batch.n_trained < batch.documents()) {
+    const auto [extra_tokens, extra_starts] = part_of_pool(batch, batch.n_trained, batch.documents());
+    in.extra = Pack::from(extra_tokens, extra_starts, 0, device);
+    in.extra_chunks = Chunks::from(extra_starts, P, device);
+    const int64_t before = documents.back();
+    const std::vector<int64_t>& more = in.extra_chunks.documents.starts;
+    for (size_t i = 1; i < more.size(); ++i) documents.push_back(before + more[i]);
+  }
+  in.documents = RowOwners::from(std::move(documents), device);
+  in.samples = samples_of(batch, config, device);
+  in.targets = RoutingTargets::from(batch, device);
+  std::vector<int64_t> rows, predicted;
+  for (size_t s = 0; s + 1 < batch.sample_starts.size(); ++s) {
+    for (int64_t row = batch.sample_starts[s] + 1; row < batch.sample_starts[s + 1]; ++row) {
+      if (batch.predicted[static_cast<size_t>(row)] == 0) continue;
+      rows.push_back(row - 1);
+      predicted.push_back(batch.sample_tokens[static_cast<size_t>(row)]);
+    }
+  }
+  in.predicting_rows = longs(rows, device);
+  in.predicted_tokens = longs(predicted, device);
+  return in;
+}
+
+StepResult run_step(const Network& network, const NetworkTensors& w, const StepInput& input,
+                    const StepOptions& options) {
+  const std::vector<LayerMemory> memory = encode_all(network, w, input, options.recompute);
+  Network::QueryOptions query;
+  query.top_k = input.top_k;
+  if (options.attend_gold) query.preferred = input.targets.positive;
+  const QueryResult out = network.query(w, memory, input.documents, input.samples, query);
+  StepResult r;
+  r.lm_loss = language_loss(network, w, input, out.hidden);
+  r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
+  r.loss = options.lm_weight * r.lm_loss + options.aux_weight * r.aux_loss;
+  if (input.targets.teacher.defined()) {
+    r.distillation = distillation_loss(out.scores, input.targets, options.tau, options.teacher_tau);
+    r.loss = r.loss + options.distillation_weight * r.distillation;
+  }
+  torch::NoGradGuard no_gradients;
+  const Tensor mean = torch::stack(out.scores).mean(0);
+  r.recall_1 = recall_at(mean, input.targets, 1);
+  r.recall_16 = recall_at(mean, input.targets, 16);
+  return r;
+}
+
+}  // namespace msa::train

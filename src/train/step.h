@@ -1,0 +1,45 @@
+// One training step's losses, from a batch.
+#pragma once
+#include <torch/torch.h>
+
+#include "train/batch.h"
+#include "train/losses.h"
+#include "train/network.h"
+
+namespace msa::train {
+
+/// A batch on the device.
+struct StepInput {
+  Pack pool;  // template head and the documents that take part in the backward pass
+  Chunks chunks;
+  Pack extra;  // head and forward-only documents; without tokens where there are none
+  Chunks extra_chunks;
+  RowOwners documents;  // chunks of all documents, those of the pool first
+  Samples samples;
+  RoutingTargets targets;
+  torch::Tensor predicting_rows;   // int64 [N] rows of the samples' pack: the token before each predicted one
+  torch::Tensor predicted_tokens;  // int64 [N]
+  int top_k = 16;
+  int64_t n_tokens = 0;  // documents and samples
+
+  static StepInput from(const Batch& batch, const ModelConfig& config, torch::Device device);
+};
+
+struct StepOptions {
+  double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
+  RoutingLoss routing_loss = RoutingLoss::kEquation5;
+  double tau = 0.1, teacher_tau = 1;
+  bool recompute = false;    // activations of stage 1 layer by layer
+  bool attend_gold = false;  // gold documents are selected whatever their scores
+};
+
+struct StepResult {
+  torch::Tensor loss, lm_loss, aux_loss;  // scalars
+  torch::Tensor distillation;             // undefined without a teacher
+  torch::Tensor recall_1, recall_16;      // inside the pool, mean score over layers
+};
+
+StepResult run_step(const Network& network, const NetworkTensors& w, const StepInput& input,
+                    const StepOptions& options);
+
+}  // namespace msa::train

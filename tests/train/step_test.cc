@@ -1,0 +1,268 @@
+// Losses and gradients of one step: the public code's, brute force, and what must not change them.
+#include "train/step.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "../engine/tiny_model.h"
+#include "train/backbone.h"
+#include "train/conformance.h"
+#include "train/recompute.h"
+
+namespace msa::train {
+namespace {
+
+class TrainingConformance : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(TrainingConformance, LossesAndEveryGradient) {
+  const auto checks = run_conformance(std::string(MSA_TEST_DATA) + "/conformance/" + GetParam(), torch::kCPU);
+  EXPECT_GT(checks.size(), 40u);
+  for (const TensorCheck& c : checks) EXPECT_TRUE(c.ok) << c.name << " " << c.relative;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, TrainingConformance, ::testing::Values("train-eq5", "train-infonce"));
+
+TEST(RoutingScores, EqualBruteForceWithGradients) {
+  torch::manual_seed(3);
+  const auto q = torch::randn({11, 6}).set_requires_grad(true), k = torch::randn({9, 6}).set_requires_grad(true);
+  // Sample 1 has no routed token, document 2 has one chunk.
+  const RowOwners samples = RowOwners::from({0, 4, 4, 11}, torch::kCPU);
+  const RowOwners documents = RowOwners::from({0, 3, 8, 9}, torch::kCPU);
+  const auto scores = routing_scores(q, samples, k, documents);
+  const auto products = torch::matmul(q, k.t());
+  const auto weights = torch::randn({3, 3});
+  auto expected = torch::zeros({});
+  for (const int s : {0, 2}) {
+    for (int d = 0; d < 3; ++d) {
+      const auto block = products.slice(0, samples.starts[size_t(s)], samples.starts[size_t(s) + 1])
+                             .slice(1, documents.starts[size_t(d)], documents.starts[size_t(d) + 1]);
+      EXPECT_FLOAT_EQ(scores[s][d].item<float>(), block.max().item<float>());
+      expected = expected + block.max() * weights[s][d];
+    }
+  }
+  for (int d = 0; d < 3; ++d) EXPECT_LE(scores[1][d].item<float>(), kNoScore / 2);
+  const auto want = torch::autograd::grad({expected}, {q, k});
+  auto mask = torch::ones({3, 3});
+  mask[1].zero_();
+  const auto got = torch::autograd::grad({(scores * weights * mask).sum()}, {q, k});
+  EXPECT_TRUE(torch::allclose(got[0], want[0], 1e-5, 1e-6));
+  EXPECT_TRUE(torch::allclose(got[1], want[1], 1e-5, 1e-6));
+}
+
+TEST(Attention, EqualsOneSequenceAtATimeWithAPrefix) {
+  torch::manual_seed(4);
+  const auto q = torch::randn({5, 4, 8}), k = torch::randn({9, 2, 8}), v = torch::randn({9, 2, 8});
+  Segments s;
+  s.q_starts = torch::tensor({0, 2, 5}, torch::kInt);
+  s.k_starts = torch::tensor({0, 4, 9}, torch::kInt);
+  s.longest_q = 3;
+  s.longest_k = 5;
+  const auto out = ragged_attention(q, k, v, s);
+  for (int t = 0; t < 5; ++t) {
+    const int first = t < 2 ? 0 : 4, last = t < 2 ? 3 + t : 5 + t;  // the last token of a sequence sees all its keys
+    for (int h = 0; h < 4; ++h) {
+      const auto keys = k.slice(0, first, last).select(1, h / 2), values = v.slice(0, first, last).select(1, h / 2);
+      const auto p = torch::softmax(torch::matmul(keys, q[t][h]) / std::sqrt(8.0), 0);
+      EXPECT_TRUE(torch::allclose(out[t][h], torch::matmul(p, values), 1e-4, 1e-5)) << t << " " << h;
+    }
+  }
+}
+
+TEST(RoutingLoss, EquationFiveByHand) {
+  RoutingTargets t;
+  t.positive = torch::tensor({{1, 1, 0, 0}, {0, 0, 0, 0}}).to(torch::kBool);
+  t.negative = torch::tensor({{0, 0, 1, 0}, {1, 1, 1, 1}}).to(torch::kBool);  // document 3 is ignored by sample 0
+  t.counted = torch::tensor({{1.0f}, {0.0f}});
+  const auto scores = torch::tensor({{0.5f, 0.1f, 0.3f, 0.9f}, {0.f, 0.f, 0.f, 0.f}});
+  const auto term = [](double positive, double negative) {
+    return -std::log(std::exp(positive / 0.1) / (std::exp(positive / 0.1) + std::exp(negative / 0.1)));
+  };
+  const double expected = (term(0.5, 0.3) + term(0.1, 0.3)) / 2;
+  EXPECT_NEAR(routing_loss({scores}, t, RoutingLoss::kEquation5, 0.1).item<double>(), expected, 1e-5);
+}
+
+TEST(RoutingLoss, NoNegativesGiveNoLossAndNoNan) {
+  RoutingTargets t;
+  t.positive = torch::ones({1, 2}, torch::kBool);
+  t.negative = torch::zeros({1, 2}, torch::kBool);
+  t.counted = torch::ones({1, 1});
+  const auto scores = torch::zeros({1, 2}).set_requires_grad(true);
+  const auto loss = routing_loss({scores}, t, RoutingLoss::kEquation5, 0.1);
+  loss.backward();
+  EXPECT_EQ(loss.item<float>(), 0.0f);
+  EXPECT_TRUE(scores.grad().isfinite().all().item<bool>());
+}
+
+TEST(Distillation, VanishesOnlyWhereRouterAndTeacherAgree) {
+  RoutingTargets t;
+  const float none = -std::numeric_limits<float>::infinity();
+  t.teacher = torch::tensor({{2.0f, 1.0f, none}, {none, none, none}});
+  const auto agree = torch::tensor({{0.2f, 0.1f, 0.9f}, {0.f, 0.f, 0.f}});
+  const auto swapped = torch::tensor({{0.1f, 0.2f, 0.9f}, {0.f, 0.f, 0.f}});
+  const auto loss = [&](const torch::Tensor& s) { return distillation_loss({s}, t, 0.1, 1.0).item<double>(); };
+  const double p = 1 / (1 + std::exp(-1.0));
+  EXPECT_NEAR(loss(agree), -(p * std::log(p) + (1 - p) * std::log(1 - p)), 1e-5);  // the teacher's entropy
+  EXPECT_GT(loss(swapped), loss(agree) + 0.1);
+}
+
+/// Random documents and samples over a tiny model.
+class Step : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    testing::write_tiny_model(folder_.path());
+    parts_.rank = 4;
+    parts_.alpha = 8;
+    backbone_ = std::make_unique<Backbone>(folder_.path().string(), "", parts_, torch::kFloat, torch::kCPU, 1);
+    torch::manual_seed(5);
+    torch::NoGradGuard no_gradients;
+    // B starts at zero, where A has no gradient: start elsewhere.
+    for (const auto& [name, leaf] : backbone_->parameters().leaves()) leaf.add_(torch::randn_like(leaf) * 0.02);
+  }
+
+  std::vector<int32_t> tokens(int n) {
+    std::vector<int32_t> out;
+    for (int i = 0; i < n; ++i) out.push_back(static_cast<int32_t>(random_() % 256));
+    return out;
+  }
+
+  Batch random_batch(int documents, int samples) {
+    Batch b;
+    const auto push = [](std::vector<int32_t>& to, std::vector<int64_t>& starts, const std::vector<int32_t>& more) {
+      if (starts.empty()) starts.push_back(0);
+      to.insert(to.end(), more.begin(), more.end());
+      starts.push_back(static_cast<int64_t>(to.size()));
+    };
+    push(b.tokens, b.starts, tokens(6));
+    for (int i = 0; i < documents; ++i) push(b.tokens, b.starts, tokens(3 + static_cast<int>(random_() % 30)));
+    b.n_trained = documents;
+    b.positive_starts = {0};
+    for (int i = 0; i < samples; ++i) {
+      const auto sample = tokens(5 + static_cast<int>(random_() % 9));
+      push(b.sample_tokens, b.sample_starts, sample);
+      for (size_t t = 0; t < sample.size(); ++t) {
+        b.routed.push_back(t < 4 ? 1 : 0);
+        b.predicted.push_back(t >= 4 ? 1 : 0);
+      }
+      b.kinds.push_back(SampleKind::kRetrieve);
+      b.positives.push_back(i % documents);
+      b.positive_starts.push_back(i + 1);
+    }
+    b.top_k_documents = 3;
+    return b;
+  }
+
+  StepResult run(const Batch& batch, const StepOptions& options = {}) {
+    const Network network(backbone_->config(), torch::kFloat);
+    return run_step(network, backbone_->effective(), StepInput::from(batch, backbone_->config(), torch::kCPU), options);
+  }
+
+  std::vector<torch::Tensor> gradients(const Batch& batch, const StepOptions& options = {}) {
+    backbone_->parameters().zero_gradients();
+    run(batch, options).loss.backward();
+    std::vector<torch::Tensor> out;
+    for (const auto& group : backbone_->parameters().groups()) out.push_back(group.gradients.clone());
+    return out;
+  }
+
+  testing::TemporaryFolder folder_;
+  TrainedParts parts_;
+  std::unique_ptr<Backbone> backbone_;
+  std::mt19937 random_{7};
+};
+
+TEST_F(Step, RecomputingChangesNoGradient) {
+  const Batch batch = random_batch(6, 4);
+  StepOptions recompute;
+  recompute.recompute = true;
+  const auto kept = gradients(batch), again = gradients(batch, recompute);
+  for (size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_GT(kept[i].norm().item<double>(), 0);
+    EXPECT_TRUE(torch::allclose(kept[i], again[i], 1e-4, 1e-7));
+  }
+}
+
+TEST_F(Step, SamplesDoNotSeeEachOther) {
+  const Batch both = random_batch(5, 2);
+  Batch first = both, second = both;
+  const auto cut = both.sample_starts[1];
+  const auto keep = [](Batch& b, int64_t begin, int64_t end, int sample) {
+    const auto slice = [&](auto& v) { v = {v.begin() + begin, v.begin() + end}; };
+    slice(b.sample_tokens), slice(b.routed), slice(b.predicted);
+    b.sample_starts = {0, end - begin};
+    b.kinds = {b.kinds[0]};
+    b.positives = {b.positives[static_cast<size_t>(sample)]};
+    b.positive_starts = {0, 1};
+  };
+  keep(first, 0, cut, 0);
+  keep(second, cut, both.sample_starts[2], 1);
+  const StepResult together = run(both), a = run(first), b = run(second);
+  EXPECT_NEAR(together.aux_loss.item<double>(), (a.aux_loss.item<double>() + b.aux_loss.item<double>()) / 2, 1e-5);
+  const double n_a = first.predicted.size() - 4, n_b = second.predicted.size() - 4;
+  EXPECT_NEAR(together.lm_loss.item<double>(),
+              (a.lm_loss.item<double>() * n_a + b.lm_loss.item<double>() * n_b) / (n_a + n_b), 1e-5);
+}
+
+TEST_F(Step, ForwardOnlyDocumentsScoreAlikeAndGetNoGradient) {
+  Batch batch = random_batch(6, 3);
+  const StepResult all = run(batch);
+  const auto full = gradients(batch);
+  batch.n_trained = 3;
+  const StepResult part = run(batch);
+  EXPECT_NEAR(all.aux_loss.item<double>(), part.aux_loss.item<double>(), 1e-5);
+  EXPECT_NEAR(all.lm_loss.item<double>(), part.lm_loss.item<double>(), 1e-5);
+  const auto fewer = gradients(batch);
+  EXPECT_FALSE(torch::allclose(full[0], fewer[0], 1e-4, 1e-7));
+}
+
+TEST_F(Step, PlainTextAttendsToNoMemoryAndRoutesNothing) {
+  Batch batch = random_batch(4, 1);
+  batch.kinds = {SampleKind::kLanguage};
+  std::fill(batch.routed.begin(), batch.routed.end(), uint8_t{0});
+  batch.positives.clear();
+  batch.positive_starts = {0, 0};
+  const StepResult here = run(batch);
+  EXPECT_EQ(here.aux_loss.item<float>(), 0.0f);
+  for (auto& t : batch.tokens) t = (t + 1) % 256;  // another memory, another head
+  Batch other = batch;
+  std::copy_n(random_batch(1, 1).tokens.begin(), 0, other.tokens.begin());
+  for (int i = 0; i < 6; ++i) other.tokens[size_t(i)] = (other.tokens[size_t(i)] + 255) % 256;  // the head as before
+  EXPECT_NEAR(run(other).lm_loss.item<double>(), here.lm_loss.item<double>(), 1e-6);
+}
+
+TEST_F(Step, ReconstructionSeesItsOwnDocumentOnly) {
+  Batch batch = random_batch(4, 1);
+  batch.kinds = {SampleKind::kReconstruct};
+  batch.positives = {2};
+  const double before = run(batch).lm_loss.item<double>();
+  Batch others = batch;
+  for (int64_t i = batch.starts[1]; i < batch.starts[3]; ++i) others.tokens[size_t(i)] ^= 1;  // documents 0 and 1
+  EXPECT_NEAR(run(others).lm_loss.item<double>(), before, 1e-6);
+  for (int64_t i = batch.starts[3]; i < batch.starts[4]; ++i) others.tokens[size_t(i)] ^= 1;  // document 2
+  EXPECT_GT(std::abs(run(others).lm_loss.item<double>() - before), 1e-6);
+}
+
+TEST_F(Step, GoldIsAttendedWhenAskedFor) {
+  Batch batch = random_batch(8, 4);
+  batch.top_k_documents = 1;
+  StepOptions gold;
+  gold.attend_gold = true;
+  const double by_score = run(batch).lm_loss.item<double>(), by_gold = run(batch, gold).lm_loss.item<double>();
+  EXPECT_NE(by_score, by_gold);
+  batch.top_k_documents = 8;
+  EXPECT_NEAR(run(batch).lm_loss.item<double>(), run(batch, gold).lm_loss.item<double>(), 1e-6);
+}
+
+TEST(Recomputed, UndefinedInputsAndUnusedOutputs) {
+  const auto x = torch::randn({3}).set_requires_grad(true);
+  const auto out = recomputed(
+      [](const std::vector<torch::Tensor>& in) {
+        return std::vector<torch::Tensor>{in[0] * 2, in[0].square()};
+      },
+      {x, torch::Tensor()});
+  out[1].sum().backward();
+  EXPECT_TRUE(torch::allclose(x.grad(), 2 * x));
+}
+
+}  // namespace
+}  // namespace msa::train
