@@ -156,13 +156,21 @@ std::vector<Bm25Hit> Bm25Index::best(const std::vector<float>& scores, int64_t k
   // The worst of the k best so far is on top; a later document must beat its score, for ties go to the lower number.
   std::priority_queue<Bm25Hit, std::vector<Bm25Hit>, decltype(&is_better)> kept(&is_better);
   float bar = 0;
-  for (int64_t i = 0; i < n_; ++i) {
-    const float score = scores[static_cast<size_t>(i)];
-    if (score <= bar) continue;
-    kept.push({static_cast<int32_t>(i), score});
+  const auto take = [&](size_t i) {
+    if (scores[i] <= bar) return;
+    kept.push({static_cast<int32_t>(i), scores[i]});
     if (static_cast<int64_t>(kept.size()) > k) kept.pop();
     if (static_cast<int64_t>(kept.size()) == k) bar = kept.top().score;
+  };
+  // Most blocks hold nothing: compilers make this first loop a vector one.
+  constexpr size_t kBlock = 64;
+  size_t begin = 0;
+  for (; begin + kBlock <= scores.size(); begin += kBlock) {
+    int above = 0;
+    for (size_t i = begin; i < begin + kBlock; ++i) above |= scores[i] > bar;
+    for (size_t i = begin; above != 0 && i < begin + kBlock; ++i) take(i);
   }
+  for (; begin < scores.size(); ++begin) take(begin);
   std::vector<Bm25Hit> hits(kept.size());
   for (size_t i = hits.size(); i-- > 0; kept.pop()) hits[i] = kept.top();
   return hits;
