@@ -8,7 +8,7 @@
 namespace msa::train {
 namespace {
 
-constexpr int64_t kMinQuestionWords = 4;
+constexpr int64_t kMinQuestionWords = 3;
 constexpr int64_t kMaxQuestionWords = 40;
 constexpr int64_t kMinSentenceWords = 8;
 constexpr int64_t kMaxSentenceWords = 45;
@@ -88,7 +88,8 @@ void ask_kind(const Source& source, const std::string& subject, Random& random, 
   const Page& page = source.page();
   if (page.copula == "are" || page.copula == "were" || page.predicate.find(' ') == std::string::npos) return;
   std::vector<std::string> answers = {page.predicate};
-  if (!page.type.empty() && page.type != page.predicate) answers.push_back(page.type);
+  const bool says_enough = page.type.find(' ') != std::string::npos && page.type != page.predicate;
+  if (says_enough) answers.push_back(page.type);
   add(source, QuestionKind::kTitle, kind_question(page, subject, random), std::move(answers), out);
 }
 
