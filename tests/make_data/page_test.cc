@@ -92,6 +92,7 @@ TEST_F(PageTest, GuessesNothingFromSentencesAboutOthers) {
   EXPECT_EQ(page("1945 in aviation", "This is a list of events from 1945: planes.").predicate, "");
   EXPECT_EQ(page("Anna", "Her brother was a sailor.").copula, "");
   EXPECT_EQ(page("", "Anna is a singer.").name, "");
+  EXPECT_EQ(page(" . ", "Anna is a singer.").name, "");
   EXPECT_EQ(page("Anna", "").predicate, "");
   // "media" is half of a noun phrase.
   EXPECT_EQ(page("Corus", "Corus is a media and entertainment company.").type, "");

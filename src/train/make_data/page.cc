@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "train/make_data/words.h"
+
 namespace msa::train {
 namespace {
 
@@ -146,6 +148,7 @@ Page read_page(const BeirDocument& document) {
   Page page;
   page.name = without_bracket_behind(document.title);
   const Prose prose = read_prose(document.text);
+  if (count_words(page.name) == 0) page.name.clear();
   if (page.name.empty() || prose.sentences.empty()) return page;
   read_dates(page, prose.sentences.front());
   page.is_person = !page.born.empty() || speaks_of_a_person(prose);
