@@ -27,17 +27,21 @@ std::string without_bracket_behind(const std::string& title) {
   return open != std::string::npos && open > 0 && title.ends_with(')') ? title.substr(0, open) : title;
 }
 
-bool is_participle_phrase(const Tokens& t, size_t i) {
-  static constexpr std::string_view kAlways[] = {"located", "situated", "spoken", "founded", "born", "established"};
-  if (is_one_of(t[i].text, kAlways)) return true;
-  if (t[i].text.ends_with("ly") && i + 1 < t.size() &&
-      (t[i + 1].text.ends_with("ed") || t[i + 1].text.ends_with("en"))) {
-    return true;
+/// Whether what follows the noun phrase begins at token `i`: "created by", "predominantly spoken", "located".
+bool begins_modifier(const Tokens& t, size_t i) {
+  static constexpr std::string_view kAlways[] = {"located", "situated", "spoken",     "founded",
+                                                 "born",    "split",    "established"};
+  static constexpr std::string_view kIrregular[] = {"written", "built", "held", "set", "made", "played", "run"};
+  static constexpr std::string_view kNouns[] = {"family", "assembly", "anomaly", "butterfly", "fly"};
+  const std::string& word = t[i].text;
+  if (is_one_of(word, kAlways)) return true;
+  if (i + 1 >= t.size()) return false;
+  const std::string& next = t[i + 1].text;
+  const bool before_preposition = is_one_of(next, kPrepositions);
+  if (word.ends_with("ly") && !is_one_of(word, kNouns)) {
+    return before_preposition || is_one_of(next, kEndOfPhrase) || next.ends_with("ed") || next.ends_with("en");
   }
-  const bool participle = t[i].text.ends_with("ed") || t[i].text.ends_with("ing") || t[i].text == "written" ||
-                          t[i].text == "built" || t[i].text == "held" || t[i].text == "born" || t[i].text == "set" ||
-                          t[i].text == "made" || t[i].text == "known" || t[i].text == "played" || t[i].text == "run";
-  return participle && i + 1 < t.size() && is_one_of(t[i + 1].text, kPrepositions);
+  return before_preposition && (word.ends_with("ed") || word.ends_with("ing") || is_one_of(word, kIrregular));
 }
 
 /// The end of the noun phrase that begins at `begin`.
@@ -45,7 +49,7 @@ size_t phrase_end(const Tokens& t, size_t begin, bool keep_prepositions) {
   size_t i = begin;
   for (; i < t.size(); ++i) {
     const std::string& word = t[i].text;
-    if (i > begin && is_participle_phrase(t, i)) break;
+    if (i > begin && begins_modifier(t, i)) break;
     if ((i > begin && is_one_of(word, kEndOfPhrase)) || (!keep_prepositions && is_one_of(word, kPrepositions))) break;
     if (word == "-" || word == "–") break;
     if (word == "and" && i + 1 < t.size() && (t[i + 1].text == "the" || t[i + 1].text == "a")) break;

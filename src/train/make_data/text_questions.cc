@@ -33,10 +33,26 @@ bool begins_with_pronoun(const Tokens& t) {
   return !t.empty() && is_one_of(t.front().text, kPronouns);
 }
 
-/// The sentence with its leading pronoun replaced by the subject; empty where that is not possible.
+/// Whether a reader who does not know the page can tell what the sentence is about.
+bool stands_alone(const Page& page, const Tokens& t) {
+  static constexpr std::string_view kPronouns[] = {"he", "she", "his", "her", "him", "they", "their", "this", "it"};
+  const Tokens name = tokenise(page.name);
+  bool has_pronoun = false;
+  for (const Token& token : t) {
+    const auto is_it = [&](const Token& word) { return word.text == token.text && word.text.size() > 3; };
+    if (std::any_of(name.begin(), name.end(), is_it)) return true;
+    has_pronoun = has_pronoun || is_one_of(token.text, kPronouns);
+  }
+  return !has_pronoun && count_telling(t, 1) >= 3;
+}
+
+/// The sentence with its leading "He", "Its" or "The film" replaced by the subject; empty where that is not possible.
 std::string with_subject(const Page& page, const Tokens& t) {
   if (page.subject.empty() || t.size() < 2) return "";
   const std::string& first = t.front().text;
+  if (first == "The" && !page.noun.empty() && t[1].text == page.noun && t[1].after == 0) {
+    return capitalise(page.subject) + " " + join(t, 2, t.size()) + ".";
+  }
   const std::string rest = join(t, 1, t.size());
   const bool of_person = first == "He" || first == "She" || first == "His" || first == "Her";
   if (of_person != page.is_person) return "";
@@ -78,7 +94,9 @@ std::string kind_question(const Page& page, const std::string& subject, Random& 
                                  "Who " + be + subject + "?"};
     return forms[random.below(is_name ? 4 : 2)];
   }
-  if (!page.noun.empty() && random.chance(0.6)) return "What kind of " + page.noun + " " + be + subject + "?";
+  const bool says_kind = subject.starts_with("the " + page.noun + " ");
+  if (!page.noun.empty() && !says_kind && random.chance(0.6))
+    return "What kind of " + page.noun + " " + be + subject + "?";
   const std::string forms[] = {"How can " + subject + " be described?", "How would you describe " + subject + "?",
                                "What " + be + subject + "?", "What exactly " + be + subject + "?"};
   return forms[random.below(is_name ? 4 : 2)];
@@ -182,12 +200,11 @@ void make_inverse_cloze(const Source& source, Random& random, std::vector<Questi
   std::vector<Question> found;
   for (size_t i = 1; i < prose.sentences.size(); ++i) {
     const int64_t words = count_words(prose.sentences[i]);
-    if (words < kMinSentenceWords || words > kMaxSentenceWords || count_telling(prose.tokens[i], 1) < 2) continue;
-    std::string text(prose.sentences[i]);
-    if (begins_with_pronoun(prose.tokens[i])) {
-      text = with_subject(page, prose.tokens[i]);
-      if (text.empty()) continue;
-    }
+    const Tokens& t = prose.tokens[i];
+    if (words < kMinSentenceWords || words > kMaxSentenceWords || count_telling(t, 1) < 2) continue;
+    std::string text = with_subject(page, t);
+    if (text.empty() && (begins_with_pronoun(t) || !stands_alone(page, t))) continue;
+    if (text.empty()) text = prose.sentences[i];
     found.push_back({QuestionKind::kInverseCloze, std::move(text), {}, {source.number}, prose.sentences[i]});
   }
   if (!found.empty()) out.push_back(std::move(found[random.below(found.size())]));
