@@ -30,6 +30,15 @@ add_library(msa_stemmer INTERFACE)
 target_include_directories(msa_stemmer SYSTEM INTERFACE ${STEMMER_INCLUDE_DIR})
 target_link_libraries(msa_stemmer INTERFACE ${STEMMER_LIBRARY})
 
+# MPI for runs of several processes; optional. The C functions alone are used: no headers of its old C++ binding.
+set(MPI_CXX_SKIP_MPICXX ON)
+find_package(MPI COMPONENTS CXX QUIET)
+if(MPI_CXX_FOUND)
+  message(STATUS "several processes: yes, MPI ${MPI_CXX_VERSION} of ${MPI_CXX_INCLUDE_DIRS}")
+else()
+  message(STATUS "several processes: no, MPI not found (libopenmpi-dev openmpi-bin)")
+endif()
+
 find_program(CCACHE ccache)
 if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})

@@ -13,6 +13,7 @@ packages=(
   libstemmer-dev                                                # word stems of the question maker
   poppler-utils                                                 # text of PDF files
   libtorch-dev                                                  # the trainer
+  libopenmpi-dev openmpi-bin                                    # runs of several processes
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
   python3 python3-venv python3-pip                              # set-up of the model, comparison tests
   clang-format git ca-certificates                              # house tests
