@@ -5,20 +5,14 @@
 #include <numeric>
 #include <vector>
 
+#include "tokenizer/model_files.h"
+
 namespace msa {
 namespace {
 
 namespace fs = std::filesystem;
 
 constexpr const char* kDefaultModel = "smollm2-135m-msa";
-
-std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& directory) {
-  const fs::path json = directory / "tokenizer.json";
-  if (fs::exists(json)) return std::make_unique<Tokenizer>(Tokenizer::from_json_file(json.string()));
-  const fs::path gguf = directory / "base.gguf";
-  if (fs::exists(gguf)) return std::make_unique<Tokenizer>(Tokenizer::from_gguf(gguf.string()));
-  throw Error("no tokenizer.json and no base.gguf", directory.string(), "give the directory of a complete model");
-}
 
 }  // namespace
 
@@ -52,10 +46,8 @@ Model::Model(Context& context, const std::string& directory, Precision precision
   if (!fs::is_directory(directory)) {
     throw Error("no such model directory", directory, "run scripts/fetch_model.sh, or give --model DIR or MSA_MODEL");
   }
-  tokenizer_ = load_tokenizer(directory);
-  const fs::path prompts = fs::path(directory) / "msa_template.json";
-  prompts_ = std::make_unique<PromptTemplate>(fs::exists(prompts) ? PromptTemplate::load(prompts.string(), *tokenizer_)
-                                                                  : PromptTemplate::public_default(*tokenizer_));
+  tokenizer_ = std::make_unique<Tokenizer>(load_tokenizer(directory));
+  prompts_ = std::make_unique<PromptTemplate>(load_prompts(directory, *tokenizer_));
   transformer_ = std::make_unique<Transformer>(context, load_weights(directory), transformer_options(precision));
   if (tokenizer_->vocab_size() > config().vocab) {
     throw Error("the tokenizer has " + std::to_string(tokenizer_->vocab_size()) + " tokens, the model only " +

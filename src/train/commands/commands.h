@@ -9,6 +9,7 @@ namespace msa::train {
 using Command = std::function<int()>;
 
 // Each registers its subcommand and stores what to run in `command` when it is chosen.
+void register_run(CLI::App& app, Command& command);
 void register_conformance(CLI::App& app, Command& command);
 
 }  // namespace msa::train

@@ -1,0 +1,295 @@
+#include "train/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "core/log.h"
+#include "io/checksum.h"
+#include "io/file.h"
+#include "tokenizer/model_files.h"
+#include "train/bank_recall.h"
+#include "train/checkpoint.h"
+#include "train/data/batch_queue.h"
+#include "train/data/batcher.h"
+#include "train/data/random.h"
+#include "train/device.h"
+#include "train/step.h"
+
+namespace msa::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kCheckpoint = "checkpoint.safetensors";
+// Steps in a row without a finite gradient before a run gives up.
+constexpr int64_t kMostLostSteps = 50;
+
+torch::Dtype precision_of(const std::string& name, torch::Device device) {
+  if (name == "auto") return device.is_cuda() ? torch::kBFloat16 : torch::kFloat;
+  return name == "bf16" ? torch::kBFloat16 : torch::kFloat;
+}
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// What must be the same for a checkpoint to be gone on from: all but where and how often is logged.
+std::string hash_of(const Recipe& r) {
+  Xxh3 hash;
+  hash.update(r.text);
+  return hash.hex();
+}
+
+/// Means of what the steps since the last line gave; read from the device once a line.
+class Progress {
+ public:
+  void add(const StepResult& r, const Tensor& norm, double distillation_weight) {
+    std::vector<Tensor> row{r.loss, r.lm_loss, r.aux_loss, r.recall_1, r.recall_16, norm};
+    row.push_back(distillation_weight > 0 && r.distillation.defined() ? r.distillation : torch::zeros_like(r.loss));
+    for (Tensor& t : row) t = t.detach().to(torch::kFloat);
+    rows_.push_back(torch::stack(row));
+  }
+
+  struct Line {
+    double loss = 0, lm = 0, aux = 0, recall_1 = 0, recall_16 = 0, norm = 0, distillation = 0;
+    int64_t lost = 0;  // steps whose gradient was not finite
+    int64_t steps = 0;
+  };
+
+  Line take() {
+    const Tensor all = torch::stack(rows_).cpu();
+    rows_.clear();
+    const Tensor finite = all.select(1, 5).isfinite() & all.select(1, 0).isfinite();
+    Line line;
+    line.steps = all.size(0);
+    line.lost = line.steps - finite.sum().item<int64_t>();
+    if (line.lost == line.steps) return line;
+    const Tensor mean = all.index({finite}).mean(0);
+    const auto at = [&](int i) { return static_cast<double>(mean[i].item<float>()); };
+    line.loss = at(0), line.lm = at(1), line.aux = at(2), line.recall_1 = at(3), line.recall_16 = at(4);
+    line.norm = at(5), line.distillation = at(6);
+    return line;
+  }
+
+ private:
+  std::vector<Tensor> rows_;
+};
+
+}  // namespace
+
+struct Trainer::Impl {
+  explicit Impl(Recipe given)
+      : recipe(std::move(given)),
+        device(parse_device(recipe.run.device)),
+        tokenizer(load_tokenizer(recipe.model.base)),
+        prompts(load_prompts(recipe.model.base, tokenizer)),
+        data(load_training_data(recipe.data, tokenizer, pool)),
+        batcher(recipe.data, data, tokenizer, prompts, recipe.run.seed),
+        backbone(recipe.model.base, recipe.model.start, recipe.model.parts,
+                 precision_of(recipe.model.precision, device), device, recipe.run.seed),
+        network(backbone.config(), precision_of(recipe.model.precision, device)),
+        optimizer(recipe.optimizer, backbone.parameters()) {
+    if (recipe.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    if (tokenizer.vocab_size() > backbone.config().vocab) {
+      throw Error("the tokenizer has more tokens than the model", recipe.model.base);
+    }
+    load_evaluation_sets();
+    batcher.make(0);  // a recipe whose batches cannot be made fails here
+    fs::create_directories(recipe.run.output);
+    const std::string checkpoint = path(kCheckpoint);
+    if (fs::exists(checkpoint)) {
+      state = load_checkpoint(checkpoint, hash_of(recipe), backbone.parameters(), optimizer);
+      std::cerr << fmt::format("resuming after step {}\n", state.step);
+    }
+    state.recipe_hash = hash_of(recipe);
+    metrics.open(path("metrics.jsonl"), std::ios::app);
+    if (!metrics) throw Error("cannot be written", path("metrics.jsonl"), "choose another run.output");
+    AtomicFile copy(path("recipe.toml"));
+    copy.write(recipe.text);
+    copy.commit();
+  }
+
+  std::string path(const char* name) const { return (fs::path(recipe.run.output) / name).string(); }
+
+  void load_evaluation_sets() {
+    extra_sets.reserve(recipe.evaluation.sets.size());
+    for (const EvaluationRecipe::Set& set : recipe.evaluation.sets) {
+      const auto trained = std::find_if(data.sets.begin(), data.sets.end(), [&](const TrainingSet& t) {
+        std::error_code ignored;
+        return fs::equivalent(t.recipe.folder, set.folder, ignored);
+      });
+      if (trained != data.sets.end()) {
+        const Dataset& dataset = data.datasets[static_cast<size_t>(trained->dataset)];
+        banks.push_back(choose_bank(dataset, trained->split.held_out, set.questions, set.documents));
+      } else {
+        extra_sets.push_back(make_dataset(load_beir(set.folder), tokenizer, recipe.data.max_document_tokens, pool));
+        const QuestionSplit all = split_questions(extra_sets.back(), {}, 0);
+        banks.push_back(choose_bank(extra_sets.back(), all.train, set.questions, set.documents));
+      }
+      if (banks.back().questions.empty()) {
+        throw Error("has no question to measure recall with", set.folder,
+                    "a training set needs a larger data.held_out, another set questions with gold documents");
+      }
+    }
+  }
+
+  StepOptions options_at(int64_t step) const {
+    const LossRecipe& l = recipe.loss;
+    const double share = static_cast<double>(step) / static_cast<double>(recipe.run.steps);
+    const bool warm = share < l.warm_share;
+    StepOptions o;
+    o.lm_weight = warm ? l.warm_lm : l.main_lm;
+    o.aux_weight = warm ? l.warm_aux : l.main_aux;
+    o.distillation_weight = l.distillation;
+    o.routing_loss = l.routing;
+    o.tau = l.tau;
+    o.teacher_tau = l.teacher_tau;
+    o.recompute = recipe.run.recompute;
+    const double left = l.attend_gold_until > 0 ? std::max(0.0, 1 - share / l.attend_gold_until) : 0;
+    RandomStream random(recipe.run.seed ^ 0x60D5u, static_cast<uint64_t>(step));
+    o.attend_gold = random.uniform() < l.attend_gold * left;
+    return o;
+  }
+
+  void train_step(const Batch& batch) {
+    const StepInput input = StepInput::from(batch, backbone.config(), device);
+    const StepOptions options = options_at(state.step);
+    backbone.parameters().zero_gradients();
+    const StepResult result = run_step(network, backbone.effective(), input, options);
+    result.loss.backward();
+    const double factor = rate_factor(recipe.optimizer, state.step, recipe.run.steps, recipe.loss.warm_share);
+    ++state.step;
+    const Tensor norm = optimizer.step(backbone.parameters(), state.step, factor);
+    progress.add(result, norm, options.distillation_weight);
+    state.tokens += input.n_tokens;
+    tokens_since += input.n_tokens;
+  }
+
+  void write_metrics(Json line) {
+    metrics << line.dump() << '\n';
+    metrics.flush();
+  }
+
+  void log(const BatchQueue& queue) {
+    const Progress::Line line = progress.take();
+    const double seconds = seconds_since(last_line), waited = queue.wait_seconds() - waited_before;
+    lost_steps = line.lost == line.steps ? lost_steps + line.steps : 0;
+    const double rate = static_cast<double>(tokens_since) / std::max(1e-9, seconds);
+    std::cerr << fmt::format(
+        "step {}/{}  loss {:.3f}  lm {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  {:.0f} tok/s  "
+        "waited {:.0f} %{}\n",
+        state.step, recipe.run.steps, line.loss, line.lm, line.aux, line.recall_1, line.recall_16, line.norm, rate,
+        100 * waited / std::max(1e-9, seconds), line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
+    write_metrics({{"step", state.step},
+                   {"loss", line.loss},
+                   {"lm_loss", line.lm},
+                   {"routing_loss", line.aux},
+                   {"distillation_loss", line.distillation},
+                   {"pool_recall_1", line.recall_1},
+                   {"pool_recall_16", line.recall_16},
+                   {"gradient_norm", line.norm},
+                   {"lost_steps", line.lost},
+                   {"tokens", state.tokens},
+                   {"tokens_per_second", rate},
+                   {"wait_share", waited / std::max(1e-9, seconds)},
+                   {"seconds", state.seconds + seconds_since(begin)}});
+    last_line = Clock::now();
+    waited_before = queue.wait_seconds();
+    tokens_since = 0;
+    if (lost_steps >= kMostLostSteps) {
+      throw Error(fmt::format("the gradient has not been finite for {} steps", lost_steps),
+                  "step " + std::to_string(state.step), "lower the learning rates; the last checkpoint is untouched");
+    }
+  }
+
+  BankRecall evaluate() {
+    BankRecall first;
+    for (size_t i = 0; i < banks.size(); ++i) {
+      NetworkTensors w;
+      {
+        torch::NoGradGuard no_gradients;
+        w = backbone.effective();
+      }
+      const BankRecall r = measure_recall(network, w, prompts, banks[i], device);
+      std::cerr << fmt::format(
+          "      whole bank {}: {} documents, {} questions: @1 {:.3f} @5 {:.3f} @16 {:.3f} @100 {:.3f} ({:.1f} s)\n",
+          fs::path(r.set).filename().string(), r.documents, r.questions, r.at_1, r.at_5, r.at_16, r.at_100, r.seconds);
+      write_metrics({{"step", state.step},
+                     {"set", fs::path(r.set).filename().string()},
+                     {"documents", r.documents},
+                     {"questions", r.questions},
+                     {"recall_1", r.at_1},
+                     {"recall_5", r.at_5},
+                     {"recall_16", r.at_16},
+                     {"recall_100", r.at_100},
+                     {"eval_seconds", r.seconds}});
+      if (i == 0) first = r;
+    }
+    return first;
+  }
+
+  void save() {
+    CheckpointState now = state;
+    now.seconds += seconds_since(begin);
+    save_checkpoint(path(kCheckpoint), now, backbone.parameters(), optimizer, recipe.run.small_checkpoint);
+    backbone.export_to(recipe.run.output, recipe.model.parts.all_weights ? DType::kBF16 : DType::kF16);
+  }
+
+  RunResult run(const std::function<bool()>& stop) {
+    begin = last_line = Clock::now();
+    BatchQueue queue([this](int64_t step) { return batcher.make(step); }, state.step, recipe.run.batch_threads,
+                     2 * recipe.run.batch_threads);
+    RunResult result;
+    while (state.step < recipe.run.steps) {
+      train_step(queue.next());
+      const bool last = state.step == recipe.run.steps;
+      if (state.step % recipe.run.log_every == 0 || last) log(queue);
+      if (!banks.empty() && (state.step % recipe.evaluation.every == 0 || last)) {
+        result.recall = evaluate();
+        last_line = Clock::now();
+        waited_before = queue.wait_seconds();
+        tokens_since = 0;
+      }
+      const bool out_of_time = recipe.run.max_minutes > 0 && seconds_since(begin) > 60 * recipe.run.max_minutes;
+      const bool stopped = !last && (stop() || out_of_time);
+      if (state.step % recipe.run.save_every == 0 || last || stopped) save();
+      if (!stopped) continue;
+      result.end = out_of_time ? RunEnd::kTimeLimit : RunEnd::kInterrupted;
+      break;
+    }
+    result.step = state.step;
+    return result;
+  }
+
+  Recipe recipe;
+  torch::Device device;
+  ThreadPool pool;
+  Tokenizer tokenizer;
+  PromptTemplate prompts;
+  TrainingData data;
+  Batcher batcher;
+  Backbone backbone;
+  Network network;
+  AdamW optimizer;
+  std::vector<Dataset> extra_sets;
+  std::vector<BankQuestions> banks;
+  CheckpointState state;
+  std::ofstream metrics;
+  Progress progress;
+  Clock::time_point begin, last_line;
+  double waited_before = 0;
+  int64_t tokens_since = 0, lost_steps = 0;
+};
+
+Trainer::Trainer(Recipe recipe) : impl_(std::make_unique<Impl>(std::move(recipe))) {}
+Trainer::~Trainer() = default;
+RunResult Trainer::run(const std::function<bool()>& stop) { return impl_->run(stop); }
+
+}  // namespace msa::train
