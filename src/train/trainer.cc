@@ -85,13 +85,14 @@ class Progress {
 }  // namespace
 
 struct Trainer::Impl {
-  explicit Impl(Recipe given)
+  Impl(Recipe given, Communicator& group)
       : recipe(std::move(given)),
+        communicator(group),
         device(parse_device(recipe.run.device)),
         tokenizer(load_tokenizer(recipe.model.base)),
         prompts(load_prompts(recipe.model.base, tokenizer)),
         data(load_training_data(recipe.data, tokenizer, pool)),
-        batcher(recipe.data, data, tokenizer, prompts, recipe.run.seed),
+        batcher(recipe.data, data, tokenizer, prompts, rank_seed()),
         backbone(recipe.model.base, recipe.model.start, recipe.model.parts,
                  precision_of(recipe.model.precision, device), device, recipe.run.seed),
         network(backbone.config(), precision_of(recipe.model.precision, device)),
@@ -100,20 +101,27 @@ struct Trainer::Impl {
     if (tokenizer.vocab_size() > backbone.config().vocab) {
       throw Error("the tokenizer has more tokens than the model", recipe.model.base);
     }
-    load_evaluation_sets();
+    if (is_first()) load_evaluation_sets();
     batcher.make(0);  // a recipe whose batches cannot be made fails here
     fs::create_directories(recipe.run.output);
     const std::string checkpoint = path(kCheckpoint);
     if (fs::exists(checkpoint)) {
       state = load_checkpoint(checkpoint, hash_of(recipe), backbone.parameters(), optimizer);
-      std::cerr << fmt::format("resuming after step {}\n", state.step);
+      if (is_first()) std::cerr << fmt::format("resuming after step {}\n", state.step);
     }
     state.recipe_hash = hash_of(recipe);
+    communicator.barrier();  // nobody writes before all have read
+    if (!is_first()) return;
     metrics.open(path("metrics.jsonl"), std::ios::app);
     if (!metrics) throw Error("cannot be written", path("metrics.jsonl"), "choose another run.output");
     AtomicFile copy(path("recipe.toml"));
     copy.write(recipe.text);
     copy.commit();
+  }
+
+  bool is_first() const { return communicator.rank() == 0; }
+  uint64_t rank_seed() const {
+    return recipe.run.seed + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(communicator.rank());
   }
 
   std::string path(const char* name) const { return (fs::path(recipe.run.output) / name).string(); }
@@ -158,18 +166,54 @@ struct Trainer::Impl {
     return o;
   }
 
-  void train_step(const Batch& batch) {
+  /// Averages the gradients over all ranks. Returns whether any rank wants to stop: all must do so at the same step.
+  bool average_gradients(bool wants_stop) {
+    if (communicator.size() == 1) return wants_stop;
+    torch::NoGradGuard no_gradients;
+    std::vector<Tensor> flat;
+    for (const Parameters::Group& g : backbone.parameters().groups()) flat.push_back(g.gradients);
+    flat.push_back(torch::full({1}, wants_stop ? 1.0 : 0.0, flat.front().options()));
+    const Tensor all = torch::cat(flat).cpu();
+    communicator.all_reduce_sum(all.data_ptr<float>(), static_cast<size_t>(all.numel()));
+    int64_t at = 0;
+    for (const Parameters::Group& g : backbone.parameters().groups()) {
+      Tensor(g.gradients).copy_(all.slice(0, at, at + g.gradients.numel())).div_(communicator.size());
+      at += g.gradients.numel();
+    }
+    return all[at].item<float>() > 0;
+  }
+
+  /// Ranks step alike from alike weights; should they ever part, no result counts.
+  void check_ranks_agree() {
+    if (communicator.size() == 1) return;
+    Xxh3 hash;
+    for (const Parameters::Group& g : backbone.parameters().groups()) {
+      const Tensor values = g.values.cpu();
+      hash.update(values.data_ptr<float>(), static_cast<size_t>(values.numel()) * sizeof(float));
+    }
+    const std::string mine = hash.hex();
+    for (const auto& other : communicator.all_gather(mine.data(), mine.size())) {
+      if (std::string(reinterpret_cast<const char*>(other.data()), other.size()) == mine) continue;
+      throw Error("the ranks' weights have drifted apart", "step " + std::to_string(state.step),
+                  "use the same kind of device on every rank");
+    }
+  }
+
+  /// Returns true when the run is to stop after this step.
+  bool train_step(const Batch& batch, bool wants_stop) {
     const StepInput input = StepInput::from(batch, backbone.config(), device);
     const StepOptions options = options_at(state.step);
     backbone.parameters().zero_gradients();
     const StepResult result = run_step(network, backbone.effective(), input, options);
     result.loss.backward();
+    const bool stops = average_gradients(wants_stop);
     const double factor = rate_factor(recipe.optimizer, state.step, recipe.run.steps, recipe.loss.warm_share);
     ++state.step;
     const Tensor norm = optimizer.step(backbone.parameters(), state.step, factor);
     progress.add(result, norm, options.distillation_weight);
-    state.tokens += input.n_tokens;
-    tokens_since += input.n_tokens;
+    state.tokens += input.n_tokens * communicator.size();
+    tokens_since += input.n_tokens * communicator.size();
+    return stops;
   }
 
   void write_metrics(Json line) {
@@ -181,6 +225,17 @@ struct Trainer::Impl {
     const Progress::Line line = progress.take();
     const double seconds = seconds_since(last_line), waited = queue.wait_seconds() - waited_before;
     lost_steps = line.lost == line.steps ? lost_steps + line.steps : 0;
+    if (is_first()) write_line(line, seconds, waited);
+    last_line = Clock::now();
+    waited_before = queue.wait_seconds();
+    tokens_since = 0;
+    if (lost_steps >= kMostLostSteps) {
+      throw Error(fmt::format("the gradient has not been finite for {} steps", lost_steps),
+                  "step " + std::to_string(state.step), "lower the learning rates; the last checkpoint is untouched");
+    }
+  }
+
+  void write_line(const Progress::Line& line, double seconds, double waited) {
     const double rate = static_cast<double>(tokens_since) / std::max(1e-9, seconds);
     std::cerr << fmt::format(
         "step {}/{}  loss {:.3f}  lm {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  {:.0f} tok/s  "
@@ -200,13 +255,6 @@ struct Trainer::Impl {
                    {"tokens_per_second", rate},
                    {"wait_share", waited / std::max(1e-9, seconds)},
                    {"seconds", state.seconds + seconds_since(begin)}});
-    last_line = Clock::now();
-    waited_before = queue.wait_seconds();
-    tokens_since = 0;
-    if (lost_steps >= kMostLostSteps) {
-      throw Error(fmt::format("the gradient has not been finite for {} steps", lost_steps),
-                  "step " + std::to_string(state.step), "lower the learning rates; the last checkpoint is untouched");
-    }
   }
 
   BankRecall evaluate() {
@@ -236,6 +284,8 @@ struct Trainer::Impl {
   }
 
   void save() {
+    check_ranks_agree();
+    if (!is_first()) return;
     CheckpointState now = state;
     now.seconds += seconds_since(begin);
     save_checkpoint(path(kCheckpoint), now, backbone.parameters(), optimizer, recipe.run.small_checkpoint);
@@ -248,7 +298,8 @@ struct Trainer::Impl {
                      2 * recipe.run.batch_threads);
     RunResult result;
     while (state.step < recipe.run.steps) {
-      train_step(queue.next());
+      const bool out_of_time = recipe.run.max_minutes > 0 && seconds_since(begin) > 60 * recipe.run.max_minutes;
+      const bool stops = train_step(queue.next(), out_of_time || stop());
       const bool last = state.step == recipe.run.steps;
       if (state.step % recipe.run.log_every == 0 || last) log(queue);
       if (!banks.empty() && (state.step % recipe.evaluation.every == 0 || last)) {
@@ -257,10 +308,8 @@ struct Trainer::Impl {
         waited_before = queue.wait_seconds();
         tokens_since = 0;
       }
-      const bool out_of_time = recipe.run.max_minutes > 0 && seconds_since(begin) > 60 * recipe.run.max_minutes;
-      const bool stopped = !last && (stop() || out_of_time);
-      if (state.step % recipe.run.save_every == 0 || last || stopped) save();
-      if (!stopped) continue;
+      if (state.step % recipe.run.save_every == 0 || last || stops) save();
+      if (!stops || last) continue;
       result.end = out_of_time ? RunEnd::kTimeLimit : RunEnd::kInterrupted;
       break;
     }
@@ -269,6 +318,7 @@ struct Trainer::Impl {
   }
 
   Recipe recipe;
+  Communicator& communicator;
   torch::Device device;
   ThreadPool pool;
   Tokenizer tokenizer;
@@ -288,7 +338,8 @@ struct Trainer::Impl {
   int64_t tokens_since = 0, lost_steps = 0;
 };
 
-Trainer::Trainer(Recipe recipe) : impl_(std::make_unique<Impl>(std::move(recipe))) {}
+Trainer::Trainer(Recipe recipe, Communicator& communicator)
+    : impl_(std::make_unique<Impl>(std::move(recipe), communicator)) {}
 Trainer::~Trainer() = default;
 RunResult Trainer::run(const std::function<bool()>& stop) { return impl_->run(stop); }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "comm/communicator.h"
 #include "train/bank_recall.h"
 #include "train/recipe.h"
 
@@ -21,12 +22,15 @@ struct RunResult {
 /// output folder holds a checkpoint of this recipe, the run goes on from there.
 class Trainer {
  public:
-  explicit Trainer(Recipe recipe);
+  /// Ranks of `communicator` (which outlives the trainer) train together: each makes batches of its own, gradients are
+  /// averaged, rank 0 measures, logs and saves.
+  Trainer(Recipe recipe, Communicator& communicator);
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// `stop` is asked after every step; true saves and ends the run. Throws Error when the loss stops being a number.
+  /// `stop` is asked after every step; true on any rank saves and ends the run. Throws Error when the loss stops being
+  /// a number.
   RunResult run(const std::function<bool()>& stop);
 
  private:

@@ -10,6 +10,8 @@
 
 #include "../train_data/tiny_sets.h"
 #include "bank/bank.h"
+#include "comm/local_communicator.h"
+#include "comm/thread_communicator.h"
 #include "engine/bank_memory.h"
 #include "engine/encoder.h"
 #include "engine/session.h"
@@ -98,7 +100,8 @@ steps = )" + std::to_string(steps) +
 
   static RunResult run(
       const std::string& recipe, const std::function<bool()>& stop = [] { return false; }) {
-    return Trainer(read_recipe(recipe)).run(stop);
+    LocalCommunicator alone;
+    return Trainer(read_recipe(recipe), alone).run(stop);
   }
 
   TinySets sets_;
@@ -163,6 +166,25 @@ TEST_F(TrainerRun, AnotherRecipeIsNoCheckpointOfThisOne) {
   run(write_recipe("recipe.toml", 2, "out"));
   write_recipe("recipe.toml", 3, "out");
   EXPECT_THROW(run(sets_.path("recipe.toml")), Error);
+}
+
+TEST_F(TrainerRun, TwoRanksTrainOneModelAndStopTogether) {
+  const Recipe recipe = read_recipe(write_recipe("recipe.toml", 100, "out"));
+  std::array<RunResult, 2> results;
+  run_ranks(2, [&](Communicator& communicator) {
+    int steps = 0;
+    const auto stop = [&] { return communicator.rank() == 1 && ++steps == 4; };
+    results[static_cast<size_t>(communicator.rank())] = Trainer(recipe, communicator).run(stop);
+  });
+  for (const RunResult& r : results) {
+    EXPECT_EQ(r.end, RunEnd::kInterrupted);
+    EXPECT_EQ(r.step, 4);
+  }
+  // Saving compares the ranks' weights. What two ranks make of their batches differs from what one makes of its own.
+  run(write_recipe("alone.toml", 4, "alone"));
+  EXPECT_NE(contents(sets_.path("out/model.safetensors")), contents(sets_.path("alone/model.safetensors")));
+  LocalCommunicator alone;
+  EXPECT_EQ(Trainer(recipe, alone).run([] { return true; }).step, 5) << "goes on alone";
 }
 
 TEST_F(TrainerRun, TheTimeLimitSavesAndStops) {

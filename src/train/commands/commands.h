@@ -10,6 +10,7 @@ using Command = std::function<int()>;
 
 // Each registers its subcommand and stores what to run in `command` when it is chosen.
 void register_run(CLI::App& app, Command& command);
+void register_make_data(CLI::App& app, Command& command);
 void register_conformance(CLI::App& app, Command& command);
 
 }  // namespace msa::train

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   app.add_option("--log-level", log_level, "debug, info, warn, error or off")->capture_default_str();
   Command command;
   register_run(app, command);
+  register_make_data(app, command);
   register_conformance(app, command);
   try {
     app.parse(argc, argv);
