@@ -52,7 +52,7 @@ class BankEncoder {
   void flush() {
     if (starts_.empty()) return;
     const Chunks chunks = Chunks::from(starts_, network_.config().memory.chunk_tokens, device_);
-    const auto memory = network_.encode(w_, Pack::from(tokens_, starts_, 0, device_), chunks, false);
+    const auto memory = network_.encode(w_, Pack::from(tokens_, starts_, 0, device_), chunks, Recompute::kNone);
     for (size_t i = 0; i < memory.size(); ++i) parts_[i].push_back(memory[i]);
     const int64_t before = bank_.chunk_starts.back();
     const std::vector<int64_t>& more = chunks.documents.starts;

@@ -12,4 +12,7 @@ torch::Device parse_device(const std::string& name);
 /// Waits until everything queued on the device is done.
 void synchronize(const torch::Device& device);
 
+/// Most memory taken so far, bytes: by tensors on a CUDA device (0 where libtorch does not tell), else by the process.
+int64_t peak_memory(const torch::Device& device);
+
 }  // namespace msa::train

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "train/recompute.h"
 
 namespace msa::train {
 namespace {
@@ -192,7 +191,7 @@ Tensor Network::routing_queries(const LayerTensors& w, const Tensor& h) const {
 }
 
 std::vector<LayerMemory> Network::encode(const NetworkTensors& w, const Pack& pack, const Chunks& chunks,
-                                         bool recompute) const {
+                                         Recompute mode) const {
   const auto [cosine, sine] = rotation(pack.positions);
   const int64_t head = chunks.tokens.starts.front();
   Tensor x = torch::embedding(w.embedding, pack.tokens);
@@ -216,7 +215,7 @@ std::vector<LayerMemory> Network::encode(const NetworkTensors& w, const Pack& pa
     const std::vector<Tensor> in{
         x,          l.input_norm,          l.q,    l.k,  l.v,   l.o, l.q_norm, l.k_norm, l.router_q,
         l.router_k, l.post_attention_norm, l.gate, l.up, l.down};
-    const std::vector<Tensor> out = recompute ? recomputed(run, in) : run(in);
+    const std::vector<Tensor> out = recomputed(run, in, mode);
     LayerMemory m{out[0], out[1], {}, {}, {}};
     if (routing) m.k = out[2], m.v = out[3], m.router_k = out[4];
     memory.push_back(m);

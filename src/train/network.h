@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "train/attention.h"
 #include "train/batch.h"
+#include "train/recompute.h"
 #include "train/routing_scores.h"
 
 namespace msa::train {
@@ -76,9 +77,9 @@ class Network {
   /// `type`: of the products (float32 or bfloat16).
   Network(const ModelConfig& config, torch::Dtype type) : config_(config), type_(type) {}
 
-  /// Stage 1. With `recompute` the activations inside a layer are computed again in the backward pass.
+  /// Stage 1; `mode`: what is kept of each layer for the backward pass.
   std::vector<LayerMemory> encode(const NetworkTensors& w, const Pack& pack, const Chunks& chunks,
-                                  bool recompute) const;
+                                  Recompute mode) const;
 
   struct QueryOptions {
     int top_k = 16;

@@ -105,7 +105,8 @@ RunRecipe run_of(const TomlFields& t, const std::string& root) {
   r.max_minutes = t.number("max_minutes", r.max_minutes, 0, kHuge);
   r.seed = static_cast<uint64_t>(t.integer("seed", 1, 0, int64_t{1} << 62));
   r.deterministic = t.flag("deterministic", r.deterministic);
-  r.recompute = t.flag("recompute", r.recompute);
+  const std::string recompute = one_of(t, "recompute", "none", {"none", "keep", "offload"});
+  r.recompute = recompute == "none" ? Recompute::kNone : recompute == "keep" ? Recompute::kKeep : Recompute::kOffload;
   r.device = t.string("device", r.device);
   r.batch_threads = static_cast<int>(t.integer("batch_threads", r.batch_threads, 1, 64));
   r.log_every = t.integer("log_every", r.log_every, 1, int64_t{1} << 40);

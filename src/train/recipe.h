@@ -51,8 +51,8 @@ struct RunRecipe {
   int64_t steps = 1000;
   double max_minutes = 0;  // 0: no limit; stops, saves, and can be resumed
   uint64_t seed = 1;
-  bool deterministic = false;  // the same bits every time, slower on CUDA
-  bool recompute = false;      // activations of stage 1, layer by layer (large pools)
+  bool deterministic = false;              // the same bits every time, slower on CUDA
+  Recompute recompute = Recompute::kNone;  // what stage 1 keeps for the backward pass (large pools)
   std::string device = "auto";
   int batch_threads = 2;
   int64_t log_every = 10, save_every = 500;

@@ -21,14 +21,24 @@ bool differentiable(const Tensor& t) { return t.defined() && t.requires_grad(); 
 struct RecomputedCall : torch::autograd::Node {
   TensorFunction function;
   std::vector<SavedVariable> inputs;
+  Tensor offloaded;  // the first input in host memory; its device and whether it wants a gradient:
+  torch::Device device = torch::kCPU;
+  bool wants_gradient = false;
+
+  /// Input i without its history, and whether its gradient is wanted.
+  std::pair<Tensor, bool> input(size_t i) {
+    if (i == 0 && offloaded.defined()) return {offloaded.to(device, /*non_blocking=*/true), wants_gradient};
+    const Tensor saved = inputs[i].unpack();
+    return {saved.defined() ? saved.detach() : Tensor(), differentiable(saved)};
+  }
 
   variable_list apply(variable_list&& gradients) override {
     variable_list given, wanted;
     std::vector<size_t> wanted_at;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      const Tensor saved = inputs[i].unpack();
-      given.push_back(saved.defined() ? saved.detach() : Tensor());
-      if (!differentiable(saved)) continue;
+      const auto [value, is_wanted] = input(i);
+      given.push_back(value);
+      if (!is_wanted) continue;
       given.back().set_requires_grad(true);
       wanted.push_back(given.back());
       wanted_at.push_back(i);
@@ -51,13 +61,17 @@ struct RecomputedCall : torch::autograd::Node {
     return result;
   }
 
-  void release_variables() override { inputs.clear(); }
+  void release_variables() override {
+    inputs.clear();
+    offloaded = Tensor();
+  }
 };
 
 }  // namespace
 
-std::vector<Tensor> recomputed(const TensorFunction& function, const std::vector<Tensor>& inputs) {
-  if (!torch::GradMode::is_enabled() || std::none_of(inputs.begin(), inputs.end(), differentiable)) {
+std::vector<Tensor> recomputed(const TensorFunction& function, const std::vector<Tensor>& inputs, Recompute mode) {
+  if (mode == Recompute::kNone || !torch::GradMode::is_enabled() ||
+      std::none_of(inputs.begin(), inputs.end(), differentiable)) {
     return function(inputs);
   }
   const std::shared_ptr<RecomputedCall> call(new RecomputedCall, torch::autograd::deleteNode);
@@ -65,7 +79,16 @@ std::vector<Tensor> recomputed(const TensorFunction& function, const std::vector
   torch::autograd::edge_list edges;
   for (const Tensor& input : inputs) {
     edges.push_back(differentiable(input) ? torch::autograd::impl::gradient_edge(input) : torch::autograd::Edge());
-    call->inputs.emplace_back(input, /*is_output=*/false);
+    const bool is_offloaded = mode == Recompute::kOffload && edges.size() == 1;
+    call->inputs.emplace_back(is_offloaded ? Tensor() : input, /*is_output=*/false);
+  }
+  if (mode == Recompute::kOffload) {
+    const Tensor& first = inputs.front();
+    call->device = first.device();
+    call->wants_gradient = first.requires_grad();
+    call->offloaded = torch::empty(first.sizes(), first.options().device(torch::kCPU).pinned_memory(first.is_cuda()));
+    const torch::NoGradGuard no_gradients;
+    call->offloaded.copy_(first.detach(), /*non_blocking=*/true);
   }
   call->set_next_edges(std::move(edges));
   variable_list outputs;

@@ -10,8 +10,15 @@ namespace msa::train {
 
 using TensorFunction = std::function<std::vector<torch::Tensor>(const std::vector<torch::Tensor>&)>;
 
+enum class Recompute {
+  kNone,     // keep what lies inside
+  kKeep,     // keep the inputs
+  kOffload,  // keep the first input (the activations) in host memory, the others where they are
+};
+
 /// function(inputs), with the same values and gradients. The function must be pure: everything it differentiates comes
 /// in through `inputs` (undefined tensors allowed).
-std::vector<torch::Tensor> recomputed(const TensorFunction& function, const std::vector<torch::Tensor>& inputs);
+std::vector<torch::Tensor> recomputed(const TensorFunction& function, const std::vector<torch::Tensor>& inputs,
+                                      Recompute mode);
 
 }  // namespace msa::train

@@ -68,11 +68,11 @@ Tensor language_loss(const Network& network, const NetworkTensors& w, const Step
 
 /// Memory of all documents: the pool with gradients, the extra negatives without.
 std::vector<LayerMemory> encode_all(const Network& network, const NetworkTensors& w, const StepInput& input,
-                                    bool recompute) {
+                                    Recompute recompute) {
   std::vector<LayerMemory> memory = network.encode(w, input.pool, input.chunks, recompute);
   if (!input.extra.tokens.defined()) return memory;
   torch::NoGradGuard no_gradients;
-  const std::vector<LayerMemory> extra = network.encode(w, input.extra, input.extra_chunks, false);
+  const std::vector<LayerMemory> extra = network.encode(w, input.extra, input.extra_chunks, Recompute::kNone);
   for (size_t i = 0; i < memory.size(); ++i) {
     if (!memory[i].k.defined()) continue;
     const torch::AutoGradMode enabled(true);

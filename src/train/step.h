@@ -29,8 +29,8 @@ struct StepOptions {
   double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;
-  bool recompute = false;    // activations of stage 1 layer by layer
-  bool attend_gold = false;  // gold documents are selected whatever their scores
+  Recompute recompute = Recompute::kNone;  // of stage 1, layer by layer
+  bool attend_gold = false;                // gold documents are selected whatever their scores
 };
 
 struct StepResult {

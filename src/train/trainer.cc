@@ -237,10 +237,11 @@ struct Trainer::Impl {
 
   void write_line(const Progress::Line& line, double seconds, double waited) {
     const double rate = static_cast<double>(tokens_since) / std::max(1e-9, seconds);
+    const double gib = static_cast<double>(peak_memory(device)) / (1 << 30);
     std::cerr << fmt::format(
         "step {}/{}  loss {:.3f}  lm {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  {:.0f} tok/s  "
-        "waited {:.0f} %{}\n",
-        state.step, recipe.run.steps, line.loss, line.lm, line.aux, line.recall_1, line.recall_16, line.norm, rate,
+        "{:.1f} GiB  waited {:.0f} %{}\n",
+        state.step, recipe.run.steps, line.loss, line.lm, line.aux, line.recall_1, line.recall_16, line.norm, rate, gib,
         100 * waited / std::max(1e-9, seconds), line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
     write_metrics({{"step", state.step},
                    {"loss", line.loss},
@@ -253,6 +254,7 @@ struct Trainer::Impl {
                    {"lost_steps", line.lost},
                    {"tokens", state.tokens},
                    {"tokens_per_second", rate},
+                   {"memory_gib", gib},
                    {"wait_share", waited / std::max(1e-9, seconds)},
                    {"seconds", state.seconds + seconds_since(begin)}});
   }

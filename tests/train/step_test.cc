@@ -173,12 +173,15 @@ class Step : public ::testing::Test {
 
 TEST_F(Step, RecomputingChangesNoGradient) {
   const Batch batch = random_batch(6, 4);
-  StepOptions recompute;
-  recompute.recompute = true;
-  const auto kept = gradients(batch), again = gradients(batch, recompute);
-  for (size_t i = 0; i < kept.size(); ++i) {
-    EXPECT_GT(kept[i].norm().item<double>(), 0);
-    EXPECT_TRUE(torch::allclose(kept[i], again[i], 1e-4, 1e-7));
+  const auto kept = gradients(batch);
+  for (const Recompute mode : {Recompute::kKeep, Recompute::kOffload}) {
+    StepOptions options;
+    options.recompute = mode;
+    const auto again = gradients(batch, options);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      EXPECT_GT(kept[i].norm().item<double>(), 0);
+      EXPECT_TRUE(torch::allclose(kept[i], again[i], 1e-4, 1e-7));
+    }
   }
 }
 
@@ -259,7 +262,7 @@ TEST(Recomputed, UndefinedInputsAndUnusedOutputs) {
       [](const std::vector<torch::Tensor>& in) {
         return std::vector<torch::Tensor>{in[0] * 2, in[0].square()};
       },
-      {x, torch::Tensor()});
+      {x, torch::Tensor()}, Recompute::kKeep);
   out[1].sum().backward();
   EXPECT_TRUE(torch::allclose(x.grad(), 2 * x));
 }

@@ -253,8 +253,8 @@ TEST_F(TrainerRun, TheEngineRoutesAndAnswersAsTheTrainerDoes) {
   const StepInput input = StepInput::from(batch, backbone.config(), torch::kCPU);
   Network::QueryOptions options;
   options.top_k = backbone.config().memory.top_k_documents;
-  const QueryResult trained =
-      network.query(w, network.encode(w, input.pool, input.chunks, false), input.documents, input.samples, options);
+  const QueryResult trained = network.query(w, network.encode(w, input.pool, input.chunks, Recompute::kNone),
+                                            input.documents, input.samples, options);
   const auto wanted = network.logits(w, trained.hidden).contiguous();
 
   auto bank = Bank::in_memory(bank_shape(model.transformer(), DType::kF32));
