@@ -77,11 +77,17 @@ HWY_INLINE void store_4_sums(const FloatVec (&v)[4], float* to) {
 #endif
 }
 
-/// queries: kQueries rows of split_length(n), `keys` of n. to[q * to_stride + j] = ⟨query q, key j⟩ for four keys.
-template <int kQueries, class Key>
+/// Floats of a query for dot_4_keys: split_length(n), or (Pairs) as many bf16 in their own order.
+template <bool kPairs>
+HWY_INLINE size_t query_floats(size_t n) {
+  return kPairs ? split_length(n) / 2 : split_length(n);
+}
+
+/// queries: kQueries rows of query_floats(n), `keys` of n. to[q * to_stride + j] = ⟨query q, key j⟩ for four keys.
+template <int kQueries, bool kPairs, class Key>
 HWY_INLINE void dot_4_keys(const float* queries, const Key* const (&keys)[4], size_t n, float* to, size_t to_stride) {
   const FloatTag d;
-  const size_t width = panel_columns(), stride = split_length(n);
+  const size_t width = panel_columns(), stride = query_floats<kPairs>(n);
   FloatVec sums[kQueries][4];
 #pragma GCC unroll 4
   for (int q = 0; q < kQueries; ++q) sums[q][0] = sums[q][1] = sums[q][2] = sums[q][3] = hn::Zero(d);
@@ -89,42 +95,51 @@ HWY_INLINE void dot_4_keys(const float* queries, const Key* const (&keys)[4], si
     const Key* k[4] = {k0, k1, k2, k3};
     FloatVec a[4], b[4];
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) load_split(k[j], a[j], b[j]);
+    for (size_t j = 0; j < 4; ++j) {
+      if constexpr (kPairs)
+        a[j] = hn::LoadU(d, reinterpret_cast<const float*>(k[j]));
+      else
+        load_split(k[j], a[j], b[j]);
+    }
 #pragma GCC unroll 4
     for (int q = 0; q < kQueries; ++q) {
       const float* row = q_at + static_cast<size_t>(q) * stride;
-      const FloatVec q0 = hn::LoadU(d, row), q1 = hn::LoadU(d, row + hn::Lanes(d));
+      const FloatVec q0 = hn::LoadU(d, row), q1 = kPairs ? q0 : hn::LoadU(d, row + hn::Lanes(d));
 #pragma GCC unroll 4
-      for (size_t j = 0; j < 4; ++j) sums[q][j] = hn::MulAdd(b[j], q1, hn::MulAdd(a[j], q0, sums[q][j]));
+      for (size_t j = 0; j < 4; ++j) {
+        sums[q][j] = multiply_add<kPairs>(a[j], q0, sums[q][j]);
+        if constexpr (!kPairs) sums[q][j] = hn::MulAdd(b[j], q1, sums[q][j]);
+      }
     }
   };
+  const auto query_at = [&](size_t i) { return queries + (kPairs ? i / 2 : i); };
   size_t i = 0;
-  for (; i + width <= n; i += width) step(keys[0] + i, keys[1] + i, keys[2] + i, keys[3] + i, queries + i);
+  for (; i + width <= n; i += width) step(keys[0] + i, keys[1] + i, keys[2] + i, keys[3] + i, query_at(i));
   if (i < n) {
     Key last[4][2 * hn::MaxLanes(FloatTag())] = {};
     for (size_t j = 0; j < 4; ++j) std::copy(keys[j] + i, keys[j] + n, last[j]);
-    step(last[0], last[1], last[2], last[3], queries + i);
+    step(last[0], last[1], last[2], last[3], query_at(i));
   }
 #pragma GCC unroll 4
   for (int q = 0; q < kQueries; ++q) store_4_sums(sums[q], to + static_cast<size_t>(q) * to_stride);
 }
 
 /// dot_4_keys for any number of queries. A product does not depend on its neighbours.
-template <class Key>
+template <class Key, bool kPairs = false>
 HWY_INLINE void dot_4_keys(const float* queries, size_t count, const Key* const (&keys)[4], size_t n, float* to,
                            size_t to_stride) {
-  const size_t stride = split_length(n);
+  const size_t stride = query_floats<kPairs>(n);
   size_t q = 0;
   for (; q + kQueriesAtOnce <= count; q += kQueriesAtOnce) {
-    dot_4_keys<kQueriesAtOnce>(queries + q * stride, keys, n, to + q * to_stride, to_stride);
+    dot_4_keys<kQueriesAtOnce, kPairs>(queries + q * stride, keys, n, to + q * to_stride, to_stride);
   }
   const float* rest = queries + q * stride;
   float* rest_to = to + q * to_stride;
   if constexpr (kQueriesAtOnce > 2) {
-    if (count - q == 3) dot_4_keys<3>(rest, keys, n, rest_to, to_stride);
-    if (count - q == 2) dot_4_keys<2>(rest, keys, n, rest_to, to_stride);
+    if (count - q == 3) dot_4_keys<3, kPairs>(rest, keys, n, rest_to, to_stride);
+    if (count - q == 2) dot_4_keys<2, kPairs>(rest, keys, n, rest_to, to_stride);
   }
-  if (count - q == 1) dot_4_keys<1>(rest, keys, n, rest_to, to_stride);
+  if (count - q == 1) dot_4_keys<1, kPairs>(rest, keys, n, rest_to, to_stride);
 }
 
 }  // namespace msa::HWY_NAMESPACE
