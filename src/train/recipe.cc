@@ -64,8 +64,8 @@ OptimizerRecipe optimizer_of(const TomlFields& t) {
 }
 
 LossRecipe loss_of(const TomlFields& t) {
-  t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "distillation",
-                "teacher_tau", "attend_gold", "attend_gold_until"});
+  t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "mean_weight", "mean_tau",
+                "distillation", "teacher_tau", "attend_gold", "attend_gold_until"});
   LossRecipe r;
   r.routing = one_of(t, "routing", "equation5", {"equation5", "infonce"}) == "equation5" ? RoutingLoss::kEquation5
                                                                                          : RoutingLoss::kInfoNce;
@@ -75,6 +75,8 @@ LossRecipe loss_of(const TomlFields& t) {
   r.warm_aux = t.number("warm_aux", r.warm_aux, 0, kHuge);
   r.main_lm = t.number("main_lm", r.main_lm, 0, kHuge);
   r.main_aux = t.number("main_aux", r.main_aux, 0, kHuge);
+  r.mean_weight = t.number("mean_weight", r.mean_weight, 0, kHuge);
+  r.mean_tau = t.number("mean_tau", r.mean_tau, 1e-4, 100);
   r.distillation = t.number("distillation", r.distillation, 0, kHuge);
   r.teacher_tau = t.number("teacher_tau", r.teacher_tau, 1e-4, kHuge);
   r.attend_gold = t.number("attend_gold", r.attend_gold, 0, 1);

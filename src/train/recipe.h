@@ -32,6 +32,7 @@ struct LossRecipe {
   double tau = 0.1;
   double warm_share = 0.3;  // of all steps
   double warm_lm = 0.1, warm_aux = 1.0, main_lm = 1.0, main_aux = 0.1;
+  double mean_weight = 0, mean_tau = 0.05;  // the same loss on the mean of the layers' scores, beside it
   double distillation = 0, teacher_tau = 1.0;
   double attend_gold = 1.0;  // probability at the first step that gold documents are attended whatever they score,
   double attend_gold_until = 0.2;  // falling to 0 at this share of all steps

@@ -129,12 +129,16 @@ StepResult run_step(const Network& network, const NetworkTensors& w, const StepI
   r.lm_loss = language_loss(network, w, input, out.hidden);
   r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
   r.loss = options.lm_weight * r.lm_loss + options.aux_weight * r.aux_loss;
+  const Tensor mean = torch::stack(out.scores).mean(0);
+  if (options.mean_weight > 0) {
+    r.mean_loss = routing_loss({mean}, input.targets, options.routing_loss, options.mean_tau);
+    r.loss = r.loss + options.aux_weight * options.mean_weight * r.mean_loss;
+  }
   if (input.targets.teacher.defined()) {
-    r.distillation = distillation_loss(out.scores, input.targets, options.tau, options.teacher_tau);
+    r.distillation = distillation_loss({mean}, input.targets, options.mean_tau, options.teacher_tau);
     r.loss = r.loss + options.distillation_weight * r.distillation;
   }
   torch::NoGradGuard no_gradients;
-  const Tensor mean = torch::stack(out.scores).mean(0);
   r.recall_1 = recall_at(mean, input.targets, 1);
   r.recall_16 = recall_at(mean, input.targets, 16);
   return r;

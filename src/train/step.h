@@ -27,6 +27,8 @@ struct StepInput {
 
 struct StepOptions {
   double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
+  double mean_weight = 0;  // of the same routing loss on the mean of the layers' scores, relative to aux_weight
+  double mean_tau = 0.05;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;
   Recompute recompute = Recompute::kNone;  // of stage 1, layer by layer
@@ -35,7 +37,8 @@ struct StepOptions {
 
 struct StepResult {
   torch::Tensor loss, lm_loss, aux_loss;  // scalars
-  torch::Tensor distillation;             // undefined without a teacher
+  torch::Tensor mean_loss;                // undefined without its weight
+  torch::Tensor distillation;             // undefined without a teacher; of the mean score
   torch::Tensor recall_1, recall_16;      // inside the pool, mean score over layers
 };
 

@@ -155,6 +155,8 @@ struct Trainer::Impl {
     StepOptions o;
     o.lm_weight = warm ? l.warm_lm : l.main_lm;
     o.aux_weight = warm ? l.warm_aux : l.main_aux;
+    o.mean_weight = l.mean_weight;
+    o.mean_tau = l.mean_tau;
     o.distillation_weight = l.distillation;
     o.routing_loss = l.routing;
     o.tau = l.tau;

@@ -245,6 +245,19 @@ TEST_F(Step, ReconstructionSeesItsOwnDocumentOnly) {
   EXPECT_GT(std::abs(run(others).lm_loss.item<double>() - before), 1e-6);
 }
 
+TEST_F(Step, TheMeanScoreHasALossOfItsOwn) {
+  const Batch batch = random_batch(6, 3);
+  StepOptions options;
+  EXPECT_FALSE(run(batch, options).mean_loss.defined());
+  options.mean_weight = 0.5;
+  options.mean_tau = options.tau;
+  const StepResult r = run(batch, options);
+  EXPECT_NEAR(r.loss.item<double>(),
+              r.lm_loss.item<double>() + 0.1 * r.aux_loss.item<double>() + 0.05 * r.mean_loss.item<double>(), 1e-5);
+  // The loss is convex in the scores: of the mean it is at most the mean of the layers'.
+  EXPECT_LE(r.mean_loss.item<double>(), r.aux_loss.item<double>() + 1e-6);
+}
+
 TEST_F(Step, GoldIsAttendedWhenAskedFor) {
   Batch batch = random_batch(8, 4);
   batch.top_k_documents = 1;
