@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "limits.h"
 #include "ops/attention.h"
+#include "ops/limits.h"
 
 namespace msa {
 namespace {

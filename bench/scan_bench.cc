@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include "limits.h"
+#include "ops/limits.h"
 #include "ops/max_inner_product.h"
 
 namespace msa {

@@ -10,6 +10,7 @@
 #include "core/cpu.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
+#include "ops/limits.h"
 #include "ops/max_inner_product.h"
 
 namespace msa::cli {
@@ -65,11 +66,13 @@ void report(const Common& common, const std::string& what, Json result) {
 }
 
 double round1(double x) { return std::round(x * 10) / 10; }
+double round2(double x) { return std::round(x * 100) / 100; }
 
 int bench_encode(const Common& common, const Options& o) {
   Context context(common.threads);
   const Model model = load_model(context, common);
   std::vector<DocumentTokens> documents;
+  documents.reserve(static_cast<size_t>(o.documents));
   for (int i = 0; i < o.documents; ++i) {
     documents.push_back(random_tokens(o.document_tokens, model.config().vocab, static_cast<uint64_t>(i)));
   }
@@ -81,12 +84,16 @@ int bench_encode(const Common& common, const Options& o) {
   const double layer = 2.0 * c.hidden * (2.0 * c.q_size() + 2.0 * c.kv_size() + 3.0 * c.intermediate);
   const double routers = 2.0 * c.hidden * c.kv_size() * static_cast<double>(c.memory.routing_layers.size());
   const double flops = (c.n_layers - 1) * layer + 2.0 * c.hidden * (c.q_size() + 2.0 * c.kv_size()) + routers;
+  const double gflops = flops * tokens / t.best_ms / 1e6;
+  const double limit = bench::product_limit(context, transformer_options(parse_precision(common.dtype)).format);
   report(common, "encode",
          {{"documents", o.documents},
           {"document_tokens", o.document_tokens},
           {"tokens_per_second", round1(tokens / t.best_ms * 1e3)},
           {"median_tokens_per_second", round1(tokens / t.median_ms * 1e3)},
-          {"matrix_gflops", round1(flops * tokens / t.best_ms / 1e6)},
+          {"matrix_gflops", round1(gflops)},
+          {"limit_gflops", round1(limit)},
+          {"share_of_limit", round2(gflops / limit)},
           {"threads", context.pool.threads()}});
   return 0;
 }
@@ -111,12 +118,17 @@ int bench_decode(const Common& common, const Options& o) {
   run();
   double best = 1e30;
   for (int i = 0; i < o.repeats; ++i) best = std::min(best, run());
+  const double gb_per_second = static_cast<double>(model.transformer().decode_bytes()) * o.new_tokens / best / 1e6;
+  const double limit = bench::read_limit(context);
   report(common, "decode",
          {{"prompt_tokens", o.prompt_tokens},
           {"new_tokens", o.new_tokens},
           {"tokens_per_second", round1(o.new_tokens / best * 1e3)},
           {"ms_per_token", best / o.new_tokens},
           {"prefill_ms", prefill_ms},
+          {"weight_gb_per_second", round1(gb_per_second)},
+          {"limit_gb_per_second", round1(limit)},
+          {"share_of_limit", round2(gb_per_second / limit)},
           {"threads", context.pool.threads()}});
   return 0;
 }
@@ -134,13 +146,19 @@ int bench_route(const Common& common, const Options& o) {
   for (int64_t i = 0; i < queries.elements(); ++i) queries.as<float>()[i] = normal(random);
   const Timing t = time_runs(o.repeats, [&] { max_inner_product(context, queries, keys, out); });
   const double flops = 2.0 * static_cast<double>(o.chunks) * n * o.query_tokens;
+  const double gflops = flops / t.best_ms / 1e6, gb_per_second = static_cast<double>(keys.bytes()) / t.best_ms / 1e6;
+  const double compute_limit = bench::product_limit(context, default_linear_format());
+  const double memory_limit = bench::read_limit(context);
   report(common, "route",
          {{"chunks", o.chunks},
           {"query_tokens", o.query_tokens},
           {"ms_per_layer", t.best_ms},
           {"median_ms_per_layer", t.median_ms},
-          {"gflops", round1(flops / t.best_ms / 1e6)},
-          {"key_gb_per_second", round1(static_cast<double>(keys.bytes()) / t.best_ms / 1e6)},
+          {"gflops", round1(gflops)},
+          {"limit_gflops", round1(compute_limit)},
+          {"key_gb_per_second", round1(gb_per_second)},
+          {"limit_gb_per_second", round1(memory_limit)},
+          {"share_of_limit", round2(std::max(gflops / compute_limit, gb_per_second / memory_limit))},
           {"threads", context.pool.threads()}});
   return 0;
 }

@@ -29,7 +29,7 @@ constexpr Bom kBoms[] = {{{"\xFF\xFE\0\0", 4}, "UTF-32LE"},
 class Converter {
  public:
   Converter(const char* charset, const std::string& where) : handle_(iconv_open("UTF-8", charset)) {
-    if (handle_ == reinterpret_cast<iconv_t>(-1)) {
+    if (handle_ == reinterpret_cast<iconv_t>(-1)) {  // NOLINT(performance-no-int-to-ptr): the value POSIX names
       throw Error("charset " + std::string(charset) + " is unknown to this system", where, "convert the file to UTF-8");
     }
   }

@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "io/file_reader.h"
 
-extern char** environ;
+extern char** environ;  // NOLINT(readability-redundant-declaration): POSIX asks the program to declare it
 
 namespace msa {
 namespace {

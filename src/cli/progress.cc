@@ -30,7 +30,7 @@ std::string short_number(double value) {
 }
 
 std::string duration(double seconds) {
-  const auto whole = static_cast<int64_t>(std::min(seconds, 1e9) + 0.5);
+  const int64_t whole = std::lround(std::min(seconds, 1e9));
   if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
 }

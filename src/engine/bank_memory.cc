@@ -9,8 +9,8 @@ namespace {
 
 /// content [chunks, 2 (K|V), G·d] → its K (0) or V (1) rows as [chunks, G, d].
 Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
-  Tensor t(content.as<char>() + which * config.kv_size() * traits(content.dtype).block_bytes, content.dtype,
-           {content.rows(), config.n_kv_heads, config.head_dim});
+  const int64_t offset = int64_t{which} * config.kv_size() * traits(content.dtype).block_bytes;
+  Tensor t(content.as<char>() + offset, content.dtype, {content.rows(), config.n_kv_heads, config.head_dim});
   t.row_bytes = content.row_bytes;
   return t;
 }

@@ -23,6 +23,7 @@ std::vector<IdDecoder::Choice> IdDecoder::choices() const {
     total += c.prior;
   }
   std::vector<Choice> out;
+  out.reserve(mass.size());
   for (const auto& [token, m] : mass) out.push_back({token, prior_weight_ * std::log(m / total + 1e-9)});
   return out;
 }

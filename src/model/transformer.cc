@@ -84,6 +84,14 @@ Transformer::Transformer(Context& context, ModelWeights weights, const Options& 
   lm_head_ = Linear(context, weights_.lm_head, linear_options(options, weights_.lm_head));
 }
 
+int64_t Transformer::decode_bytes() const {
+  int64_t bytes = lm_head_.decode_bytes();
+  for (const TransformerLayer& l : layers_) {
+    bytes += l.qkv.decode_bytes() + l.o.decode_bytes() + l.gate_up.decode_bytes() + l.down.decode_bytes();
+  }
+  return bytes;
+}
+
 void Transformer::check_inputs(std::span<const int32_t> tokens, std::span<const int32_t> positions) const {
   MSA_CHECK(!tokens.empty() && tokens.size() == positions.size());
   const ModelConfig& c = config();

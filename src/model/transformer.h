@@ -60,6 +60,8 @@ class Transformer {
 
   const ModelConfig& config() const { return weights_.config; }
   const std::string& fingerprint() const { return weights_.fingerprint; }
+  /// Bytes of weights that decoding one token reads: what bounds its speed.
+  int64_t decode_bytes() const;
   /// Type of the activations between products: BF16 for the bf16 format, else F32.
   DType activation_dtype() const { return activation_; }
 

@@ -86,6 +86,13 @@ Linear::Linear(Context& context, const Tensor& weight, const Options& options) {
 int64_t Linear::in_features() const { return impl_ ? impl_->in : 0; }
 int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
 
+int64_t Linear::decode_bytes() const {
+  if (!impl_) return 0;
+  if (impl_->decoding) return impl_->decoding->bytes();
+  const DType type = impl_->int8 ? DType::kI8 : impl_->floats->operand();
+  return impl_->in * impl_->out * traits(type).block_bytes;
+}
+
 void Linear::forward(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const {
   MSA_CHECK(impl_ != nullptr && x.rank == 2 && y.rank == 2);
   MSA_CHECK(is_float(x.dtype) && is_float(y.dtype) && (!accumulate || y.dtype == DType::kF32));

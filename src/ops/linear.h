@@ -44,6 +44,8 @@ class Linear {
   int64_t in_features() const;
   int64_t out_features() const;
   bool empty() const { return impl_ == nullptr; }
+  /// Bytes of the weight that a product with one row reads.
+  int64_t decode_bytes() const;
 
   /// x [T, in] F32 or BF16 (rows may be strided) → y [T, out] F32 or BF16 (rows may be strided).
   /// `accumulate` adds to y (F32 only): the residual connection. x and y must not overlap. The result for up to

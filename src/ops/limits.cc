@@ -1,39 +1,14 @@
-// What this processor can do at most, measured in the same run: the other half of every figure of the benches.
-#pragma once
-#include <time.h>
+#include "ops/limits.h"
 
-#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <utility>
 
-#include "core/context.h"
-#include "ops/linear.h"
-
 namespace msa::bench {
 
-/// One worker is timed by the clock of its own thread, so that other programs on the machine disturb it little; several
-/// workers by the clock on the wall.
-inline double now_seconds(const Context& context) {
-  timespec t{};
-  clock_gettime(context.pool.threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// The best of `repeats` runs of f.
-template <class F>
-double best_seconds(const Context& context, int repeats, const F& f) {
-  double best = 1e9;
-  for (int i = 0; i < repeats; ++i) {
-    const double start = now_seconds(context);
-    f();
-    best = std::min(best, now_seconds(context) - start);
-  }
-  return best;
-}
-
 /// GFLOP/s of a large matrix product in this format, the best of many.
-inline double product_limit(Context& context, LinearFormat format) {
+double product_limit(Context& context, LinearFormat format) {
   static std::map<std::pair<int, LinearFormat>, double> known;
   double& limit = known[{context.pool.threads(), format}];
   if (limit > 0) return limit;
@@ -49,7 +24,7 @@ inline double product_limit(Context& context, LinearFormat format) {
 }
 
 /// GB/s of reading memory far larger than the caches.
-inline double read_limit(Context& context) {
+double read_limit(Context& context) {
   static std::map<int, double> known;
   double& limit = known[context.pool.threads()];
   if (limit > 0) return limit;
