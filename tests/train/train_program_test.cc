@@ -80,10 +80,10 @@ TEST_F(TrainProgram, RunsARecipeAndLeavesItsFiles) {
 
 TEST_F(TrainProgram, SigtermSavesAndTheSameCommandGoesOn) {
   const std::string path = recipe("100000");
-  const Outcome stopped = run("timeout -s TERM --preserve-status 4", "run '" + path + "'");
+  const Outcome stopped = run("timeout -s TERM --preserve-status 8", "run '" + path + "'");
   EXPECT_EQ(stopped.code, 1);
   EXPECT_THAT(stopped.err, HasSubstr("saved; the same command goes on"));
-  const Outcome again = run("timeout -s TERM --preserve-status 2", "run '" + path + "'");
+  const Outcome again = run("timeout -s TERM --preserve-status 8", "run '" + path + "'");
   EXPECT_THAT(again.err, HasSubstr("resuming after step"));
 }
 
