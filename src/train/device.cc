@@ -25,10 +25,6 @@ torch::Device parse_device(const std::string& name) {
   return torch::Device(name == "auto" ? "cuda" : name);
 }
 
-void synchronize(const torch::Device& device) {
-  if (device.is_cuda()) torch::cuda::synchronize(device.has_index() ? device.index() : -1);
-}
-
 int64_t peak_memory(const torch::Device& device) {
   if (device.is_cuda()) {
 #if MSA_TORCH_HAS_STATS

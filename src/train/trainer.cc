@@ -223,14 +223,19 @@ struct Trainer::Impl {
     metrics.flush();
   }
 
+  /// What the next line of the log counts begins here.
+  void begin_line(const BatchQueue& queue) {
+    last_line = Clock::now();
+    waited_before = queue.wait_seconds();
+    tokens_since = 0;
+  }
+
   void log(const BatchQueue& queue) {
     const Progress::Line line = progress.take();
     const double seconds = seconds_since(last_line), waited = queue.wait_seconds() - waited_before;
     lost_steps = line.lost == line.steps ? lost_steps + line.steps : 0;
     if (is_first()) write_line(line, seconds, waited);
-    last_line = Clock::now();
-    waited_before = queue.wait_seconds();
-    tokens_since = 0;
+    begin_line(queue);
     if (lost_steps >= kMostLostSteps) {
       throw Error(fmt::format("the gradient has not been finite for {} steps", lost_steps),
                   "step " + std::to_string(state.step), "lower the learning rates; the last checkpoint is untouched");
@@ -263,12 +268,9 @@ struct Trainer::Impl {
 
   BankRecall evaluate() {
     BankRecall first;
+    torch::NoGradGuard no_gradients;
+    const NetworkTensors w = backbone.effective();
     for (size_t i = 0; i < banks.size(); ++i) {
-      NetworkTensors w;
-      {
-        torch::NoGradGuard no_gradients;
-        w = backbone.effective();
-      }
       const BankRecall r = measure_recall(network, w, prompts, banks[i], device);
       std::cerr << fmt::format(
           "      whole bank {}: {} documents, {} questions: @1 {:.3f} @5 {:.3f} @16 {:.3f} @100 {:.3f} ({:.1f} s)\n",
@@ -308,9 +310,7 @@ struct Trainer::Impl {
       if (state.step % recipe.run.log_every == 0 || last) log(queue);
       if (!banks.empty() && (state.step % recipe.evaluation.every == 0 || last)) {
         result.recall = evaluate();
-        last_line = Clock::now();
-        waited_before = queue.wait_seconds();
-        tokens_since = 0;
+        begin_line(queue);
       }
       if (state.step % recipe.run.save_every == 0 || last || stops) save();
       if (!stops || last) continue;
