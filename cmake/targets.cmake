@@ -2,13 +2,16 @@
 # The dependencies given are the only folders it may include from (tests/include_directions checks the sources too).
 add_library(msa_options INTERFACE)
 target_include_directories(msa_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(msa_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+set(MSA_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 warns about std::string's own operator+ (its bug 105651).
-  target_compile_options(msa_options INTERFACE -Wno-restrict)
+  list(APPEND MSA_WARNINGS -Wno-restrict)
 endif()
+target_compile_options(msa_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${MSA_WARNINGS}>")
+target_compile_definitions(msa_options INTERFACE MSA_HAS_CUDA=$<BOOL:${MSA_HAS_CUDA}>)
 if(MSA_SANITIZE)
-  target_compile_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  set(sanitizer_options -fsanitize=${MSA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_compile_options(msa_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${sanitizer_options}>")
   target_link_options(msa_options INTERFACE -fsanitize=${MSA_SANITIZE})
 endif()
 
