@@ -158,7 +158,7 @@ class Adder {
 
 int run(const Common& common, const Options& o) {
   install_interrupt_handler();
-  Context context(common.threads);
+  Context context = make_context(common);
   const Model model = load_model(context, common);
   const int room = model.config().max_positions - 64;  // the template around the text
   if (o.max_tokens > room) {

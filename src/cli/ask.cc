@@ -63,7 +63,7 @@ int run(const Common& common, Options o) {
     o.ask.sampling.seed = *o.seed;
   else if (o.ask.sampling.temperature > 0)
     o.ask.sampling.seed = std::random_device{}();
-  Context context(common.threads);
+  Context context = make_context(common);
   const Model model = load_model(context, common);
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);

@@ -7,9 +7,12 @@
 #include <random>
 
 #include "cli/commands.h"
+#include "core/copy.h"
 #include "core/cpu.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
+#include "model/shapes.h"
+#include "ops/fill.h"
 #include "ops/limits.h"
 #include "ops/max_inner_product.h"
 
@@ -24,6 +27,28 @@ struct Options {
   int prompt_tokens = 32;
   int64_t chunks = 200000;
   int query_tokens = 32;
+  int pack_tokens = 0;  // 0: the device's own
+  std::string shape;    // random weights of this shape; "": a model directory
+};
+
+/// A model directory's transformer, or one of a named shape with random weights.
+struct BenchModel {
+  std::unique_ptr<Model> loaded;
+  std::unique_ptr<Transformer> random;
+  KvCache random_head;
+
+  BenchModel(Context& context, const Common& common, const std::string& shape) {
+    if (shape.empty()) {
+      loaded = std::make_unique<Model>(load_model(context, common));
+      return;
+    }
+    const Transformer::Options options = transformer_options(parse_precision(common.dtype), context.device);
+    random = std::make_unique<Transformer>(context, random_weights(context, named_shape(shape), 1), options);
+    random_head = run_head(context, *random, std::vector<int32_t>{0, 1, 2});
+  }
+  const Transformer& transformer() const { return loaded ? loaded->transformer() : *random; }
+  const ModelConfig& config() const { return transformer().config(); }
+  const KvCache& head() const { return loaded ? loaded->head() : random_head; }
 };
 
 using Clock = std::chrono::steady_clock;
@@ -53,7 +78,8 @@ std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed) {
   return out;
 }
 
-void report(const Common& common, const std::string& what, Json result) {
+void report(const Common& common, const Context& context, const std::string& what, Json result) {
+  if (on_cuda(context.device)) result["gpu"] = device_name(context.device);
   result["cpu"] = cpu_summary();
   if (common.json) {
     print_json({{what, result}});
@@ -69,14 +95,14 @@ double round1(double x) { return std::round(x * 10) / 10; }
 double round2(double x) { return std::round(x * 100) / 100; }
 
 int bench_encode(const Common& common, const Options& o) {
-  Context context(common.threads);
-  const Model model = load_model(context, common);
+  Context context = make_context(common);
+  const BenchModel model(context, common, o.shape);
   std::vector<DocumentTokens> documents;
   documents.reserve(static_cast<size_t>(o.documents));
   for (int i = 0; i < o.documents; ++i) {
     documents.push_back(random_tokens(o.document_tokens, model.config().vocab, static_cast<uint64_t>(i)));
   }
-  Encoder encoder(model.transformer(), DType::kBF16);
+  Encoder encoder(model.transformer(), DType::kBF16, o.pack_tokens);
   const Timing t = time_runs(o.repeats, [&] { encoder.encode(context, documents); });
   const double tokens = static_cast<double>(o.documents) * o.document_tokens;
   const ModelConfig& c = model.config();
@@ -85,8 +111,9 @@ int bench_encode(const Common& common, const Options& o) {
   const double routers = 2.0 * c.hidden * c.kv_size() * static_cast<double>(c.memory.routing_layers.size());
   const double flops = (c.n_layers - 1) * layer + 2.0 * c.hidden * (c.q_size() + 2.0 * c.kv_size()) + routers;
   const double gflops = flops * tokens / t.best_ms / 1e6;
-  const double limit = bench::product_limit(context, transformer_options(parse_precision(common.dtype)).format);
-  report(common, "encode",
+  const double limit =
+      bench::product_limit(context, transformer_options(parse_precision(common.dtype), context.device).format);
+  report(common, context, "encode",
          {{"documents", o.documents},
           {"document_tokens", o.document_tokens},
           {"tokens_per_second", round1(tokens / t.best_ms * 1e3)},
@@ -99,20 +126,18 @@ int bench_encode(const Common& common, const Options& o) {
 }
 
 int bench_decode(const Common& common, const Options& o) {
-  Context context(common.threads);
-  const Model model = load_model(context, common);
+  Context context = make_context(common);
+  const BenchModel model(context, common, o.shape);
   const std::vector<int32_t> prompt = random_tokens(o.prompt_tokens, model.config().vocab, 1);
   double prefill_ms = 1e30;
   const auto run = [&] {
-    Session session(model.transformer(), model.head(), nullptr, model.head().length());
+    Session session(context, model.transformer(), model.head(), nullptr, model.head().length());
     const auto start = Clock::now();
     std::span<const float> logits = session.feed(context, prompt);
     prefill_ms = std::min(prefill_ms, ms_since(start));
     const auto decode_start = Clock::now();
-    for (int i = 0; i < o.new_tokens; ++i) {
-      const int32_t token = argmax(logits);
-      logits = session.feed(context, {&token, 1});
-    }
+    int32_t token = argmax(logits);
+    for (int i = 0; i < o.new_tokens; ++i) token = session.feed_greedily(context, token);
     return ms_since(decode_start);
   };
   run();
@@ -120,7 +145,7 @@ int bench_decode(const Common& common, const Options& o) {
   for (int i = 0; i < o.repeats; ++i) best = std::min(best, run());
   const double gb_per_second = static_cast<double>(model.transformer().decode_bytes()) * o.new_tokens / best / 1e6;
   const double limit = bench::read_limit(context);
-  report(common, "decode",
+  report(common, context, "decode",
          {{"prompt_tokens", o.prompt_tokens},
           {"new_tokens", o.new_tokens},
           {"tokens_per_second", round1(o.new_tokens / best * 1e3)},
@@ -134,22 +159,24 @@ int bench_decode(const Common& common, const Options& o) {
 }
 
 int bench_route(const Common& common, const Options& o) {
-  Context context(common.threads);
+  Context context = make_context(common);
   const int n = 192;  // G·d of the default model
-  std::mt19937 random(7);
-  std::normal_distribution<float> normal;
   Buffer key_memory, query_memory, out_memory;
-  const Tensor keys = key_memory.tensor(DType::kBF16, {o.chunks, n});
-  const Tensor queries = query_memory.tensor(DType::kF32, {o.query_tokens, n});
-  const Tensor out = out_memory.tensor(DType::kF32, {o.chunks});
-  for (int64_t i = 0; i < keys.elements(); ++i) keys.as<bf16>()[i] = to_bf16(normal(random));
-  for (int64_t i = 0; i < queries.elements(); ++i) queries.as<float>()[i] = normal(random);
-  const Timing t = time_runs(o.repeats, [&] { max_inner_product(context, queries, keys, out); });
+  const Tensor keys = key_memory.tensor(DType::kBF16, {o.chunks, n}, context.device);
+  const Tensor queries = query_memory.tensor(DType::kF32, {o.query_tokens, n}, context.device);
+  const Tensor out = out_memory.tensor(DType::kF32, {o.chunks}, context.device);
+  fill_uniform(context, keys, 1.0f, 7);
+  fill_uniform(context, queries, 1.0f, 8);
+  const Timing t = time_runs(o.repeats, [&] {
+    max_inner_product(context, queries, keys, out);
+    synchronize(context);
+  });
   const double flops = 2.0 * static_cast<double>(o.chunks) * n * o.query_tokens;
   const double gflops = flops / t.best_ms / 1e6, gb_per_second = static_cast<double>(keys.bytes()) / t.best_ms / 1e6;
-  const double compute_limit = bench::product_limit(context, default_linear_format());
+  const double compute_limit =
+      bench::product_limit(context, transformer_options(Precision::kAuto, context.device).format);
   const double memory_limit = bench::read_limit(context);
-  report(common, "route",
+  report(common, context, "route",
          {{"chunks", o.chunks},
           {"query_tokens", o.query_tokens},
           {"ms_per_layer", t.best_ms},
@@ -182,6 +209,8 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
   encode->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  encode->add_option("--pack", o->pack_tokens, "Tokens of one pass (default: the device's own)")
+      ->check(CLI::Range(1, 1 << 20));
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
   decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
       ->check(CLI::Range(1, 4096))
@@ -189,6 +218,9 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   decode->add_option("--prompt", o->prompt_tokens, "Tokens before them")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  for (CLI::App* sub : {encode, decode}) {
+    sub->add_option("--shape", o->shape, "Random weights of this shape instead of a model: 4b or 135m");
+  }
   CLI::App* route = add("route", "The routing scan of one layer over random keys", bench_route);
   route->add_option("--chunks", o->chunks, "Keys")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))

@@ -20,6 +20,7 @@ struct Common {
   std::string model;           // --model, else MSA_MODEL, else the default model
   std::string bank;            // --bank, else MSA_BANK, else ./memory
   std::string dtype = "auto";  // --dtype
+  std::string device;          // --device, else MSA_DEVICE, else cpu
   std::string log_level = "info";
   int threads = 0;    // --threads; 0: all
   bool json = false;  // --json
@@ -29,6 +30,7 @@ struct Common {
 using Command = std::function<int()>;
 
 void add_model_options(CLI::App& app, Common& common);
+void add_device_option(CLI::App& app, Common& common);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
 
@@ -37,6 +39,8 @@ std::string bank_path(const Common& common);
 std::unique_ptr<Bank> open_any_bank(const Common& common, BankMode mode);
 /// Opens the bank of this model; throws Error when it belongs to another one, or (kRead) is not there.
 std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMode mode);
+/// Where the model runs: --threads and --device. Throws Error where the device cannot be used.
+Context make_context(const Common& common);
 Model load_model(Context& context, const Common& common);
 
 void print_json(const Json& value);

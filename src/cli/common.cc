@@ -11,6 +11,12 @@ void add_model_options(CLI::App& app, Common& common) {
   app.add_option("--model", common.model, "Model directory (default: $MSA_MODEL, else the default model)");
   app.add_option("--dtype", common.dtype, "Precision: auto, f32 or bf16")->capture_default_str();
   app.add_option("--threads", common.threads, "Threads (default: all CPUs)")->check(CLI::Range(0, 1024));
+  add_device_option(app, common);
+}
+
+void add_device_option(CLI::App& app, Common& common) {
+  app.add_option("--device", common.device,
+                 "Where the model runs: cpu, cuda or cuda:N (default: $MSA_DEVICE, else cpu)");
 }
 
 void add_bank_option(CLI::App& app, Common& common) {
@@ -39,6 +45,12 @@ std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMo
     throw Error("there is no memory bank here", path, "make one with: msa add PATH…, or give --bank DIR");
   }
   return Bank::create_or_open(path, bank_shape(model.transformer()), mode);
+}
+
+Context make_context(const Common& common) {
+  const char* variable = std::getenv("MSA_DEVICE");
+  const std::string fallback = variable != nullptr && *variable != '\0' ? variable : "cpu";
+  return Context(common.threads, parse_device(common.device.empty() ? fallback : common.device));
 }
 
 Model load_model(Context& context, const Common& common) {

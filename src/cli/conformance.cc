@@ -9,9 +9,8 @@
 namespace msa::cli {
 namespace {
 
-int run(const Common& common, const std::string& directory, const std::string& device) {
-  if (device != "cpu") throw Error("this build has no device '" + device + "'", "--device", "use cpu");
-  Context context(common.threads);
+int run(const Common& common, const std::string& directory) {
+  Context context = make_context(common);
   const Precision precision = common.dtype == "auto" ? Precision::kF32 : parse_precision(common.dtype);
   const ConformanceReport report = run_conformance(context, directory, precision);
   Json tensors = Json::object();
@@ -35,15 +34,12 @@ int run(const Common& common, const std::string& directory, const std::string& d
 void register_conformance(CLI::App& app, Common& common, Command& command) {
   CLI::App* c = app.add_subcommand("conformance", "Check the engine against recorded outputs of the public code");
   auto directory = std::make_shared<std::string>();
-  auto device = std::make_shared<std::string>("cpu");
   c->add_option("DIR", *directory, "A golden case")->required();
-  c->add_option("--device", *device, "cpu")->capture_default_str();
+  add_device_option(*c, common);
   c->add_option("--dtype", common.dtype, "f32 (default) or bf16");
   c->add_option("--threads", common.threads, "Threads (default: all CPUs)")->check(CLI::Range(0, 1024));
   add_json_option(*c, common);
-  c->callback([&common, &command, directory, device] {
-    command = [&common, directory, device] { return run(common, *directory, *device); };
-  });
+  c->callback([&common, &command, directory] { command = [&common, directory] { return run(common, *directory); }; });
 }
 
 }  // namespace msa::cli

@@ -16,7 +16,7 @@ struct Options {
 
 int run(const Common& common, const Options& o) {
   const auto start = std::chrono::steady_clock::now();
-  Context context(common.threads);
+  Context context = make_context(common);
   const Model model = load_model(context, common);
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
+
+#include "core/copy.h"
 
 namespace msa {
 namespace {
@@ -10,7 +13,8 @@ namespace {
 /// content [chunks, 2 (K|V), G·d] → its K (0) or V (1) rows as [chunks, G, d].
 Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
   const int64_t offset = int64_t{which} * config.kv_size() * traits(content.dtype).block_bytes;
-  Tensor t(content.as<char>() + offset, content.dtype, {content.rows(), config.n_kv_heads, config.head_dim});
+  Tensor t(content.as<char>() + offset, content.dtype, {content.rows(), config.n_kv_heads, config.head_dim},
+           content.device);
   t.row_bytes = content.row_bytes;
   return t;
 }
@@ -26,7 +30,8 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
       top_k_(top_k),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
-      content_(config.memory.routing_layers.size()) {
+      content_(config.memory.routing_layers.size()),
+      content_memory_(config.memory.routing_layers.size()) {
   MSA_CHECK(snapshot_->shape.routing_layers == config.memory.routing_layers);
 }
 
@@ -40,14 +45,38 @@ size_t BankMemory::index_of(int layer) const {
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
-  router_.score(context, static_cast<int>(i), q, scores_[i]);
+  router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
   selection_[i] = router_.top_k(scores_[i], top_k_);
-  content_[i].clear();
-  for (const ScoredDocument& d : selection_[i]) {
-    const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
-    content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+  if (on_cuda(context.device)) {
+    upload_content(context, i);
+  } else {
+    content_[i].clear();
+    for (const ScoredDocument& d : selection_[i]) {
+      const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
+      content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+    }
   }
   route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The bank lies in host memory: the selected documents' content goes to the GPU in one piece.
+void BankMemory::upload_content(Context& context, size_t i) {
+  content_[i].clear();
+  std::vector<Tensor> parts;  // [chunks, 2 (K|V), G·d]
+  int64_t chunks = 0;
+  for (const ScoredDocument& d : selection_[i]) {
+    parts.push_back(snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index));
+    chunks += parts.back().rows();
+  }
+  if (chunks == 0) return;
+  const Tensor all = host_content_.tensor(parts.front().dtype, {chunks, 2, config_.kv_size()});
+  int64_t row = 0;
+  for (const Tensor& part : parts) {
+    std::memcpy(all.row<char>(row), part.data, static_cast<size_t>(part.bytes()));
+    row += part.rows();
+  }
+  const Tensor content = to_device(context, all, content_memory_[i]);
+  content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
 }
 
 std::span<const KeyValueSpan> BankMemory::gather(int layer) { return content_[index_of(layer)]; }

@@ -28,6 +28,7 @@ class BankMemory : public Memory {
 
  private:
   size_t index_of(int layer) const;
+  void upload_content(Context& context, size_t routing_index);
 
   const ModelConfig& config_;
   std::shared_ptr<const Snapshot> snapshot_;
@@ -35,7 +36,9 @@ class BankMemory : public Memory {
   int top_k_;
   std::vector<std::vector<float>> scores_;              // per routing layer [slots]
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
-  std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer, one span a selected document
+  std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer: a span a document, on CUDA one for all
+  std::vector<Buffer> content_memory_;                  // per routing layer: selected content on the GPU
+  Buffer host_content_, host_q_;
   double route_ms_ = 0;
 };
 

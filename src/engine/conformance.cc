@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "bank/bank.h"
+#include "core/copy.h"
 #include "engine/bank_memory.h"
 #include "engine/encoder.h"
 #include "engine/session.h"
@@ -117,13 +118,12 @@ std::vector<float> to_vector(const Tensor& t) {
   return out;
 }
 
-/// Rows [first, end) of [chunks, G, d] in the order of the recorded tensors, [G, chunks, d].
-std::vector<float> heads_first(const Buffer& rows, int64_t first, int64_t end, const ModelConfig& c) {
+/// Rows [first, end) of [chunks, G·d] in the order of the recorded tensors, [G, chunks, d].
+std::vector<float> heads_first(const Tensor& rows, int64_t first, int64_t end, const ModelConfig& c) {
   std::vector<float> out;
-  const auto* data = static_cast<const float*>(rows.data());
   for (int g = 0; g < c.n_kv_heads; ++g) {
     for (int64_t row = first; row < end; ++row) {
-      const float* head = data + (row * c.n_kv_heads + g) * c.head_dim;
+      const float* head = rows.row<float>(row) + g * c.head_dim;
       out.insert(out.end(), head, head + c.head_dim);
     }
   }
@@ -145,14 +145,15 @@ void check_encoding(Context& context, const Transformer& model, const Case& c, C
   EncodeStage stage(config, starts, /*keep_last_layer=*/true);
   Workspace workspace;
   const Tensor x = model.forward(context, workspace, tokens, positions, stage);
-  Buffer memory;
-  const Tensor normed = memory.tensor(DType::kF32, {x.rows(), config.hidden});
+  stage.finish(context, DType::kF32);
+  Buffer memory, host;
+  const Tensor normed = memory.tensor(DType::kF32, {x.rows(), config.hidden}, context.device);
   model.final_norm(context, x, normed);
-  checker.compare("stage1.last_hidden", to_vector(normed));
+  checker.compare("stage1.last_hidden", to_vector(to_host(context, normed, host)));
   const int64_t P = config.memory.chunk_tokens;
   const int64_t head_chunks = (static_cast<int64_t>(c.head.size()) + P - 1) / P;
   for (size_t i = 0; i < config.memory.routing_layers.size(); ++i) {
-    const EncodeStage::Pooled& pooled = stage.pooled(static_cast<int>(i));
+    const EncodeStage::Pooled pooled = stage.pooled(static_cast<int>(i));
     const std::string layer = "stage1.layer" + std::to_string(config.memory.routing_layers[i]) + ".";
     checker.compare(layer + "k", heads_first(pooled.k, head_chunks, stage.n_chunks(), config));
     checker.compare(layer + "v", heads_first(pooled.v, head_chunks, stage.n_chunks(), config));
@@ -176,7 +177,7 @@ void check_answering(Context& context, const Transformer& model, const Case& c, 
   const auto bank = build_bank(context, model, c, dtype);
   const KvCache head = run_head(context, model, c.head);
   BankMemory memory(config, bank->snapshot(), config.memory.top_k_documents);
-  Session session(model, head, &memory, head.length() + config.memory.top_k_documents);
+  Session session(context, model, head, &memory, head.length() + config.memory.top_k_documents);
 
   Tokens prompt = c.question;
   prompt.insert(prompt.end(), c.tail.begin(), c.tail.end());
@@ -208,7 +209,7 @@ ConformanceReport run_conformance(Context& context, const std::string& directory
   ModelWeights weights = load_weights(directory);
   // The case says how its scores were made; config.json names the loss of the training.
   if (c.similarity) weights.config.memory.similarity = *c.similarity;
-  const Transformer model(context, std::move(weights), transformer_options(precision));
+  const Transformer model(context, std::move(weights), transformer_options(precision, context.device));
   ConformanceReport report;
   Checker checker(expected, precision == Precision::kF32 ? kConformanceF32 : kConformanceBF16, report);
   check_encoding(context, model, c, checker);

@@ -5,17 +5,11 @@
 namespace msa {
 namespace {
 
-/// Rows [begin, end) of source F32 [*, n] into target, rows `stride` elements apart, of type F32 or BF16.
-void store_rows(const Buffer& source, int64_t begin, int64_t end, int64_t n, DType dtype, char* target,
-                int64_t stride) {
-  const float* from = static_cast<const float*>(source.data()) + begin * n;
-  for (int64_t row = begin; row < end; ++row, from += n, target += stride * traits(dtype).block_bytes) {
-    if (dtype == DType::kF32) {
-      std::memcpy(target, from, static_cast<size_t>(n) * sizeof(float));
-    } else {
-      auto* to = reinterpret_cast<bf16*>(target);
-      for (int64_t i = 0; i < n; ++i) to[i] = to_bf16(from[i]);
-    }
+/// Rows [begin, end) of source [*, n] (dense) into target, rows `stride` elements apart.
+void store_rows(const Tensor& source, int64_t begin, int64_t end, char* target, int64_t stride) {
+  const auto row_bytes = static_cast<size_t>(source.row_bytes);
+  for (int64_t row = begin; row < end; ++row, target += stride * traits(source.dtype).block_bytes) {
+    std::memcpy(target, source.row<char>(row), row_bytes);
   }
 }
 
@@ -35,6 +29,7 @@ BankShape bank_shape(const Transformer& transformer, DType dtype) {
 
 Encoder::Encoder(const Transformer& transformer, DType dtype, int pack_tokens)
     : transformer_(transformer), dtype_(dtype), pack_tokens_(pack_tokens) {
+  if (pack_tokens_ == 0) pack_tokens_ = on_cuda(transformer.device()) ? kCudaPackTokens : kCpuPackTokens;
   MSA_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
 }
 
@@ -68,6 +63,7 @@ void Encoder::encode_pack(Context& context, std::span<const DocumentTokens> docu
   const ModelConfig& config = transformer_.config();
   EncodeStage stage(config, starts);
   transformer_.forward(context, workspace_, tokens, positions, stage);
+  stage.finish(context, dtype_);
   int64_t chunk = 0;
   for (const DocumentTokens& d : documents) {
     const auto n_tokens = static_cast<int64_t>(d.size());
@@ -87,13 +83,13 @@ EncodedDocument Encoder::cut(const EncodeStage& stage, int64_t first_chunk, int6
   document.n_chunks = n_chunks;
   const int64_t end = first_chunk + n_chunks;
   for (size_t layer = 0; layer < config.memory.routing_layers.size(); ++layer) {
-    const EncodeStage::Pooled& pooled = stage.pooled(static_cast<int>(layer));
+    const EncodeStage::Pooled pooled = stage.pooled(static_cast<int>(layer));
     Buffer keys(static_cast<size_t>(n_chunks * n * size));
     Buffer content(static_cast<size_t>(n_chunks * 2 * n * size));
     auto* to = static_cast<char*>(content.data());
-    store_rows(pooled.router_k, first_chunk, end, n, dtype_, static_cast<char*>(keys.data()), n);
-    store_rows(pooled.k, first_chunk, end, n, dtype_, to, 2 * n);
-    store_rows(pooled.v, first_chunk, end, n, dtype_, to + n * size, 2 * n);
+    store_rows(pooled.router_k, first_chunk, end, static_cast<char*>(keys.data()), n);
+    store_rows(pooled.k, first_chunk, end, to, 2 * n);
+    store_rows(pooled.v, first_chunk, end, to + n * size, 2 * n);
     document.keys.push_back(std::move(keys));
     document.content.push_back(std::move(content));
   }

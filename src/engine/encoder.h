@@ -19,9 +19,11 @@ using DocumentTokens = std::vector<int32_t>;
 /// Packs documents without padding, at most about `pack_tokens` at a time, and runs each pack through the layers.
 class Encoder {
  public:
-  static constexpr int kDefaultPackTokens = 2048;
+  static constexpr int kCpuPackTokens = 2048;
+  static constexpr int kCudaPackTokens = 16384;  // a GPU needs more rows to be busy
 
-  Encoder(const Transformer& transformer, DType dtype, int pack_tokens = kDefaultPackTokens);
+  /// `pack_tokens` 0 takes the device's own.
+  Encoder(const Transformer& transformer, DType dtype, int pack_tokens = 0);
 
   /// Encodes all documents, in order. `progress` (optional) is called with the tokens done since the last call.
   /// Throws Error when a document is longer than the model's context or empty.

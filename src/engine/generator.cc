@@ -20,7 +20,8 @@ double ms_since(Clock::time_point start) {
 /// One question on its way through the hops.
 class Interleave {
  public:
-  Interleave(const Model& model, const Bank& bank, std::string_view question, const AskOptions& options)
+  Interleave(Context& context, const Model& model, const Bank& bank, std::string_view question,
+             const AskOptions& options)
       : model_(model),
         bank_(bank),
         question_(question),
@@ -28,7 +29,7 @@ class Interleave {
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
         snapshot_(bank.snapshot()),
         memory_(model.config(), snapshot_, top_k_),
-        session_(model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
+        session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 
   Answer run(Context& context, const AnswerCallback& stream) {
@@ -271,13 +272,13 @@ Generator::Generator(const Model& model, const Bank& bank) : model_(model), bank
 Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
                       const AnswerCallback& stream) {
   check_question(model_, question);
-  return Interleave(model_, bank_, question, options).run(context, stream);
+  return Interleave(context, model_, bank_, question, options).run(context, stream);
 }
 
 std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms) {
   check_question(model_, question);
   AskOptions options;
-  return Interleave(model_, bank_, question, options).route_only(context, count, route_ms);
+  return Interleave(context, model_, bank_, question, options).route_only(context, count, route_ms);
 }
 
 }  // namespace msa

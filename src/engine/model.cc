@@ -23,17 +23,19 @@ Precision parse_precision(const std::string& name) {
   throw Error("unknown precision '" + name + "'", "--dtype", "use auto, f32 or bf16");
 }
 
-Transformer::Options transformer_options(Precision precision) {
+Transformer::Options transformer_options(Precision precision, Device device) {
   switch (precision) {
     case Precision::kF32: return {LinearFormat::kF32, DecodeFormat::kSame};
     case Precision::kBF16: return {LinearFormat::kBF16, DecodeFormat::kSame};
     case Precision::kAuto: break;
   }
+  if (on_cuda(device)) return {LinearFormat::kBF16, DecodeFormat::kSame};
   return {default_linear_format(), DecodeFormat::kFile};
 }
 
 KvCache run_head(Context& context, const Transformer& transformer, std::span<const int32_t> head) {
-  KvCache cache(transformer.config(), static_cast<int>(head.size()), transformer.activation_dtype());
+  KvCache cache(transformer.config(), static_cast<int>(head.size()), transformer.activation_dtype(),
+                transformer.device());
   std::vector<int32_t> positions(head.size());
   std::iota(positions.begin(), positions.end(), 0);
   QueryStage stage(transformer.config(), cache, nullptr, {});
@@ -48,7 +50,8 @@ Model::Model(Context& context, const std::string& directory, Precision precision
   }
   tokenizer_ = std::make_unique<Tokenizer>(load_tokenizer(directory));
   prompts_ = std::make_unique<PromptTemplate>(load_prompts(directory, *tokenizer_));
-  transformer_ = std::make_unique<Transformer>(context, load_weights(directory), transformer_options(precision));
+  transformer_ =
+      std::make_unique<Transformer>(context, load_weights(directory), transformer_options(precision, context.device));
   if (tokenizer_->vocab_size() > config().vocab) {
     throw Error("the tokenizer has " + std::to_string(tokenizer_->vocab_size()) + " tokens, the model only " +
                     std::to_string(config().vocab),

@@ -11,7 +11,8 @@
 namespace msa {
 
 enum class Precision {
-  kAuto,  // bf16 where the processor multiplies it natively, else float32; decoding from 8-bit or the file's own blocks
+  kAuto,  // bf16 on CUDA and where the processor multiplies it natively, else float32; on a CPU decoding is from 8-bit
+          // or the file's own blocks
   kF32,   // float32 throughout: conformance
   kBF16,  // bf16 products, float32 accumulation
 };
@@ -19,7 +20,7 @@ enum class Precision {
 /// Const after loading: any number of sessions share it.
 class Model {
  public:
-  /// Throws Error naming the file and what is wrong with it.
+  /// On the context's device. Throws Error naming the file and what is wrong with it.
   Model(Context& context, const std::string& directory, Precision precision);
 
   const std::string& directory() const { return directory_; }
@@ -41,7 +42,7 @@ class Model {
 };
 
 Precision parse_precision(const std::string& name);  // "auto", "f32", "bf16"; throws Error otherwise
-Transformer::Options transformer_options(Precision precision);
+Transformer::Options transformer_options(Precision precision, Device device);
 
 /// Runs a template head alone, nothing before it: the first rows of every query's cache.
 KvCache run_head(Context& context, const Transformer& transformer, std::span<const int32_t> head);

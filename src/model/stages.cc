@@ -1,9 +1,11 @@
 // The two stages of Memory Sparse Attention behind the shared layer loop: encoding documents, attending to memory.
 #include <algorithm>
-#include <cstring>
 
+#include "core/copy.h"
 #include "model/transformer.h"
 #include "ops/chunk_mean.h"
+#include "ops/convert.h"
+#include "ops/embedding.h"
 
 namespace msa {
 namespace {
@@ -18,33 +20,41 @@ namespace {
 QueryStage::QueryStage(const ModelConfig& config, KvCache& cache, Memory* memory, std::span<const uint8_t> routed)
     : config_(config), cache_(cache), memory_(memory) {
   for (size_t t = 0; t < routed.size(); ++t) {
-    if (routed[t] != 0) routed_rows_.push_back(static_cast<int64_t>(t));
+    if (routed[t] != 0) routed_rows_.push_back(static_cast<int32_t>(t));
   }
+}
+
+void QueryStage::begin(Context& context) {
+  routed_ = upload(context, routed_rows_, routed_memory_);
+  cache_.begin(context);
 }
 
 void QueryStage::route(Context& context, const LayerActivations& in) {
   if (in.weights->router_q.empty()) fail_without_router(in.layer);
   const auto n = static_cast<int64_t>(routed_rows_.size());
-  const Tensor h = routed_h_.tensor(in.h.dtype, {n, config_.hidden});
-  for (int64_t i = 0; i < n; ++i) {
-    std::memcpy(h.row<char>(i), in.h.row<char>(routed_rows_[static_cast<size_t>(i)]),
-                static_cast<size_t>(h.dense_row_bytes()));
-  }
-  const Tensor q = router_q_.tensor(DType::kF32, {n, config_.q_size()});
+  const Tensor h = routed_h_.tensor(in.h.dtype, {n, config_.hidden}, context.device);
+  gather_rows(context, in.h, routed_, h);
+  const Tensor q = router_q_.tensor(DType::kF32, {n, config_.q_size()}, context.device);
   in.weights->router_q.forward(context, h, q);
   memory_->route(context, in.layer, q);
 }
 
 bool QueryStage::attend(Context& context, const LayerActivations& in, const Tensor& out) {
   const int tokens = static_cast<int>(in.h.rows());
-  cache_.append(in.layer, in.k, in.v);
-  const KeyValueSpan local = cache_.view(in.layer, cache_.length() + tokens);
   std::span<const KeyValueSpan> selected;
   if (memory_ != nullptr && config_.is_routing(in.layer)) {
     if (!routed_rows_.empty()) route(context, in);
     selected = memory_->gather(in.layer);
   }
-  prefixed_attention(context, in.q, selected, local, out);
+  const DecodeCache* decoding = cache_.decoding(in.layer);
+  if (decoding != nullptr && decode_fits(in.q, selected, *decoding)) {
+    append_decoded(context, in.k, in.v, *decoding);
+    decode_attention(context, in.q, selected, *decoding, out);
+  } else {
+    is_repeatable_ = false;
+    cache_.append(context, in.layer, in.k, in.v);
+    prefixed_attention(context, in.q, selected, cache_.view(in.layer, cache_.length() + tokens), out);
+  }
   if (in.layer == config_.n_layers - 1) cache_.advance(tokens);
   return true;
 }
@@ -53,38 +63,64 @@ EncodeStage::EncodeStage(const ModelConfig& config, std::span<const int64_t> sta
     : config_(config),
       starts_(starts),
       keep_last_layer_(keep_last_layer),
-      n_chunks_(count_chunks(starts, config.memory.chunk_tokens)),
-      pooled_(config.memory.routing_layers.size()) {}
+      n_chunks_(count_chunks(starts, config.memory.chunk_tokens)) {}
 
-void EncodeStage::pool(Context& context, const LayerActivations& in, Pooled& out) {
+EncodeStage::Pooled EncodeStage::slice(const Tensor& all, int64_t routing_index) const {
+  const auto part = [&](int64_t which) {
+    return Tensor(all.row<char>(3 * routing_index + which), all.dtype, {n_chunks_, config_.kv_size()}, all.device);
+  };
+  return {part(0), part(1), part(2)};
+}
+
+EncodeStage::Pooled EncodeStage::pooled(int routing_index) const {
+  MSA_CHECK(!results_.empty() && !on_cuda(results_));
+  return slice(results_, routing_index);
+}
+
+void EncodeStage::finish(Context& context, DType dtype) {
+  if (results_.empty()) return;
+  if (results_.dtype != dtype) {
+    const Tensor converted = converted_memory_.tensor(dtype, {results_.rows(), results_.dim(1)}, results_.device);
+    convert(context, results_, converted);
+    results_ = converted;
+  }
+  results_ = to_host(context, results_, host_memory_);
+}
+
+void EncodeStage::pool(Context& context, const LayerActivations& in, const Pooled& out) {
   if (in.weights->router_k.empty()) fail_without_router(in.layer);
   const int64_t T = in.h.rows();
   const int n = config_.kv_size();
   const int chunk = config_.memory.chunk_tokens;
   const auto flat = [&](const Tensor& heads) {  // [T, G, d] → [T, G·d]
-    Tensor t(heads.data, heads.dtype, {T, n});
+    Tensor t(heads.data, heads.dtype, {T, n}, heads.device);
     t.row_bytes = heads.row_bytes;
     return t;
   };
-  const Tensor router_k = router_k_.tensor(DType::kF32, {T, n});
+  const Tensor router_k = router_k_.tensor(DType::kF32, {T, n}, context.device);
   in.weights->router_k.forward(context, in.h, router_k);
-  chunk_mean(context, flat(in.k), starts_, chunk, out.k.tensor(DType::kF32, {n_chunks_, n}));
-  chunk_mean(context, flat(in.v), starts_, chunk, out.v.tensor(DType::kF32, {n_chunks_, n}));
-  const Tensor keys = out.router_k.tensor(DType::kF32, {n_chunks_, n});
-  chunk_mean(context, router_k, starts_, chunk, keys);
+  chunk_mean(context, flat(in.k), sequences_, chunk, out.k);
+  chunk_mean(context, flat(in.v), sequences_, chunk, out.v);
+  chunk_mean(context, router_k, sequences_, chunk, out.router_k);
   if (config_.memory.similarity == RouterSimilarity::kCosine) {
-    l2_normalize_heads(context, keys.reshape({n_chunks_, config_.n_kv_heads, config_.head_dim}));
+    l2_normalize_heads(context, out.router_k.reshape({n_chunks_, config_.n_kv_heads, config_.head_dim}));
   }
+}
+
+void EncodeStage::begin(Context& context) {
+  sequences_ = upload(context, starts_, config_.memory.chunk_tokens, sequences_memory_);
+  const auto rows = static_cast<int64_t>(3 * config_.memory.routing_layers.size());
+  if (rows > 0) results_ = results_memory_.tensor(DType::kF32, {rows, n_chunks_ * config_.kv_size()}, context.device);
 }
 
 bool EncodeStage::attend(Context& context, const LayerActivations& in, const Tensor& out) {
   if (config_.is_routing(in.layer)) {
     const auto& layers = config_.memory.routing_layers;
     const auto index = std::lower_bound(layers.begin(), layers.end(), in.layer) - layers.begin();
-    pool(context, in, pooled_[static_cast<size_t>(index)]);
+    pool(context, in, slice(results_, index));
   }
   const bool rest_is_needed = keep_last_layer_ || in.layer + 1 < config_.n_layers;
-  if (rest_is_needed) packed_causal_attention(context, in.q, in.k, in.v, starts_, out);
+  if (rest_is_needed) packed_causal_attention(context, in.q, in.k, in.v, sequences_, out);
   return rest_is_needed;
 }
 

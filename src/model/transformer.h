@@ -8,6 +8,7 @@
 #include "model/kv_cache.h"
 #include "model/memory.h"
 #include "model/weights.h"
+#include "ops/indices.h"
 #include "ops/linear.h"
 #include "ops/rope.h"
 
@@ -30,15 +31,18 @@ struct LayerActivations {
   int layer = 0;
   const TransformerLayer* weights = nullptr;
   Tensor h;  // F32|BF16 [T, hidden], the layer's normed input
-  Tensor q;  // F32 [T, H, d], normed and rotated (rows strided)
-  Tensor k;  // F32 [T, G, d], normed and rotated (rows strided)
-  Tensor v;  // F32 [T, G, d] (rows strided)
+  // F32 on the CPU, the type of h on CUDA.
+  Tensor q;  // [T, H, d], normed and rotated (rows strided)
+  Tensor k;  // [T, G, d], normed and rotated (rows strided)
+  Tensor v;  // [T, G, d] (rows strided)
 };
 
 /// The part of a layer that depends on what the tokens may see.
 class Stage {
  public:
   virtual ~Stage() = default;
+  /// Before the layers of a pass over T tokens: room for results, indices onto the device.
+  virtual void begin(Context& context) = 0;
   /// Attention of all tokens into out F32|BF16 [T, H, d]. Returns false when nothing behind this point is needed:
   /// the forward pass ends there (encoding needs neither the last layer's attention nor its MLP).
   virtual bool attend(Context& context, const LayerActivations& in, const Tensor& out) = 0;
@@ -46,7 +50,12 @@ class Stage {
 
 /// Scratch of one forward pass; reused between calls, never shared between threads.
 struct Workspace {
-  Buffer x, h, qkv, attention, gate_up, mlp, logits_input;
+  Buffer tokens, positions, x, h, qkv, attention, gate_up, mlp, logits_input;
+};
+
+/// Views of host memory and of the workspace.
+struct ForwardInputs {
+  Indices tokens, positions;  // [T]
 };
 
 class Transformer {
@@ -56,9 +65,11 @@ class Transformer {
     DecodeFormat decode = DecodeFormat::kSame;
   };
 
+  /// The weights go to the context's device; the forward pass then runs on contexts of that device.
   Transformer(Context& context, ModelWeights weights, const Options& options);
 
   const ModelConfig& config() const { return weights_.config; }
+  Device device() const { return device_; }
   const std::string& fingerprint() const { return weights_.fingerprint; }
   /// Bytes of weights that decoding one token reads: what bounds its speed.
   int64_t decode_bytes() const;
@@ -71,6 +82,12 @@ class Transformer {
   Tensor forward(Context& context, Workspace& workspace, std::span<const int32_t> tokens,
                  std::span<const int32_t> positions, Stage& stage) const;
 
+  /// The two halves of forward(): checks and everything that goes to the device, then the layers alone. What the layers
+  /// launch on CUDA can be captured in a graph; prepare() before each launch puts in other tokens.
+  ForwardInputs prepare(Context& context, Workspace& workspace, std::span<const int32_t> tokens,
+                        std::span<const int32_t> positions, Stage& stage) const;
+  Tensor layers(Context& context, Workspace& workspace, const ForwardInputs& inputs, Stage& stage) const;
+
   /// x F32 [T, hidden] → out F32 [T, vocab]: final norm and output projection.
   void logits(Context& context, Workspace& workspace, const Tensor& x, const Tensor& out) const;
   /// x F32 [T, hidden] → out F32 [T, hidden]: the final norm alone.
@@ -79,7 +96,11 @@ class Transformer {
  private:
   void check_inputs(std::span<const int32_t> tokens, std::span<const int32_t> positions) const;
 
+  void move_to_device(Context& context);
+
   ModelWeights weights_;
+  Device device_;
+  std::vector<Buffer> device_memory_;  // embedding and norms on CUDA
   std::vector<TransformerLayer> layers_;
   Linear lm_head_;
   RopeTable rope_;
@@ -92,7 +113,10 @@ class QueryStage : public Stage {
   /// `memory` may be null: then nothing is routed and nothing but the cache is seen. `routed` [T] marks the tokens
   /// that route; when none does, the selection of the last route stays in force.
   QueryStage(const ModelConfig& config, KvCache& cache, Memory* memory, std::span<const uint8_t> routed);
+  void begin(Context& context) override;
   bool attend(Context& context, const LayerActivations& in, const Tensor& out) override;
+  /// Whether the pass read the cache's length on the device in every layer, so that a captured one can be repeated.
+  bool is_repeatable() const { return is_repeatable_; }
 
  private:
   void route(Context& context, const LayerActivations& in);
@@ -100,8 +124,10 @@ class QueryStage : public Stage {
   const ModelConfig& config_;
   KvCache& cache_;
   Memory* memory_;
-  std::vector<int64_t> routed_rows_;
-  Buffer routed_h_, router_q_;
+  bool is_repeatable_ = true;
+  std::vector<int32_t> routed_rows_;
+  Indices routed_;  // of routed_rows_, once uploaded
+  Buffer routed_memory_, routed_h_, router_q_;
 };
 
 /// Stage 1: packed documents, each alone; pools every routing layer's K, V and routing keys over chunks.
@@ -109,23 +135,30 @@ class EncodeStage : public Stage {
  public:
   /// Sequence s holds rows [starts[s], starts[s + 1]). With `keep_last_layer` the pass runs to its end.
   EncodeStage(const ModelConfig& config, std::span<const int64_t> starts, bool keep_last_layer = false);
+  void begin(Context& context) override;
   bool attend(Context& context, const LayerActivations& in, const Tensor& out) override;
 
   int64_t n_chunks() const { return n_chunks_; }
-  /// Pooled results of one routing layer (index into routing_layers), F32 [n_chunks, G·d] each.
+  /// Pooled results of one routing layer: [n_chunks, G·d] each, of the type that finish() was given.
   struct Pooled {
-    Buffer k, v, router_k;
+    Tensor k, v, router_k;
   };
-  const Pooled& pooled(int routing_index) const { return pooled_[static_cast<size_t>(routing_index)]; }
+  /// In host memory; `routing_index` counts in routing_layers.
+  Pooled pooled(int routing_index) const;
+  /// Brings the results into host memory as F32 or BF16. Called once the forward pass is through.
+  void finish(Context& context, DType dtype);
 
  private:
-  void pool(Context& context, const LayerActivations& in, Pooled& out);
+  Pooled slice(const Tensor& all, int64_t routing_index) const;
+  void pool(Context& context, const LayerActivations& in, const Pooled& out);
 
   const ModelConfig& config_;
   std::span<const int64_t> starts_;
+  Sequences sequences_;  // of starts_, once uploaded
   bool keep_last_layer_;
   int64_t n_chunks_;
-  std::vector<Pooled> pooled_;
+  Tensor results_;  // F32|BF16 [routing layers · 3 (K|V|router K), n_chunks · G·d]
+  Buffer results_memory_, converted_memory_, host_memory_, sequences_memory_;
   Buffer router_k_;  // F32 [T, G·d]
 };
 

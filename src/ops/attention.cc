@@ -5,6 +5,7 @@
 #include "core/cpu.h"
 #include "ops/attention_cpu.h"
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 
 namespace msa {
 namespace {
@@ -105,12 +106,18 @@ void run_split_by_keys(Context& context, AttentionPlan& plan) {
 }  // namespace
 
 void packed_causal_attention(Context& context, const Tensor& q, const Tensor& k, const Tensor& v,
-                             std::span<const int64_t> starts, const Tensor& out) {
+                             const Sequences& packed, const Tensor& out) {
+  const std::span<const int64_t> starts = packed.starts;
   check_queries(q, out);
   check_keys_and_values({k, v}, q);
   MSA_CHECK(k.rows() == q.rows());
   MSA_CHECK(!starts.empty() && starts.front() == 0 && starts.back() == q.rows());
   MSA_CHECK(std::is_sorted(starts.begin(), starts.end()));
+  if (runs_on_cuda(context, q, k, v, out)) {
+    if (q.rows() == 0) return;
+    MSA_CHECK(packed.tiles.device == context.device);
+    if constexpr (kHasCuda) return packed_causal_attention_cuda(context, q, k, v, packed, out);
+  }
   std::vector<KeyValueSpan> keys(starts.size());
   std::vector<AttentionSequence> sequences;
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
@@ -134,6 +141,10 @@ void prefixed_attention(Context& context, const Tensor& q, std::span<const KeyVa
   }
   keys.push_back(local);
   if (q.rows() == 0) return;
+  if (runs_on_cuda(context, q, out)) {
+    for (const KeyValueSpan& span : keys) MSA_CHECK(span.k.device == context.device && span.v.device == context.device);
+    if constexpr (kHasCuda) return prefixed_attention_cuda(context, q, keys, out);
+  }
   AttentionSequence sequence{q, out, keys, 0};
   for (const KeyValueSpan& span : keys) sequence.keys += span.k.rows();
   AttentionPlan plan = make_plan({&sequence, 1}, local.k.dim(1));

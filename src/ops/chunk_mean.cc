@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -60,11 +61,15 @@ int64_t count_chunks(std::span<const int64_t> starts, int chunk_tokens) {
   return chunks;
 }
 
-void chunk_mean(Context& context, const Tensor& x, std::span<const int64_t> starts, int chunk_tokens,
-                const Tensor& out) {
+void chunk_mean(Context& context, const Tensor& x, const Sequences& sequences, int chunk_tokens, const Tensor& out) {
+  const std::span<const int64_t> starts = sequences.starts;
   MSA_CHECK(x.rank == 2 && out.rank == 2 && is_f32_or_bf16(x) && is_f32_or_bf16(out) && x.dim(1) == out.dim(1));
   MSA_CHECK(!starts.empty() && starts.front() == 0 && starts.back() == x.rows());
   MSA_CHECK(out.rows() == count_chunks(starts, chunk_tokens));
+  if (runs_on_cuda(context, x, out)) {
+    MSA_CHECK(sequences.chunk_tokens == chunk_tokens && sequences.chunks.device == context.device);
+    if constexpr (kHasCuda) return chunk_mean_cuda(context, x, sequences.chunks, out);
+  }
   std::vector<int64_t> begins, ends;  // rows of each chunk
   for (size_t s = 1; s < starts.size(); ++s) {
     for (int64_t t = starts[s - 1]; t < starts[s]; t += chunk_tokens) {
@@ -82,6 +87,9 @@ void chunk_mean(Context& context, const Tensor& x, std::span<const int64_t> star
 
 void l2_normalize_heads(Context& context, const Tensor& x) {
   MSA_CHECK(x.rank == 3 && is_f32(x));
+  if (runs_on_cuda(context, x)) {
+    if constexpr (kHasCuda) return l2_normalize_heads_cuda(context, x);
+  }
   const int64_t heads = x.dim(1), d = x.dim(2);
   context.pool.parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {

@@ -3,31 +3,61 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <tuple>
 #include <utility>
+
+#include "core/copy.h"
+#include "ops/fill.h"
 
 namespace msa::bench {
 
 /// GFLOP/s of a large matrix product in this format, the best of many.
 double product_limit(Context& context, LinearFormat format) {
-  static std::map<std::pair<int, LinearFormat>, double> known;
-  double& limit = known[{context.pool.threads(), format}];
+  static std::map<std::tuple<DeviceType, int, LinearFormat>, double> known;
+  double& limit = known[{context.device.type, context.pool.threads(), format}];
   if (limit > 0) return limit;
-  constexpr int64_t kTokens = 512, kSize = 1536;
+  const bool gpu = on_cuda(context.device);
+  const int64_t tokens = gpu ? 8192 : 512, size = gpu ? 8192 : 1536;
+  const DType type = gpu && format != LinearFormat::kF32 ? DType::kBF16 : DType::kF32;
   Buffer weight, x, y;
-  const Tensor w = weight.tensor(DType::kF32, {kSize, kSize}), in = x.tensor(DType::kF32, {kTokens, kSize});
-  std::fill_n(w.as<float>(), w.elements(), 0.5f);
-  std::fill_n(in.as<float>(), in.elements(), 0.5f);
+  const Tensor w = weight.tensor(type, {size, size}, context.device),
+               in = x.tensor(type, {tokens, size}, context.device);
+  fill_uniform(context, w, 1.0f, 1);
+  fill_uniform(context, in, 1.0f, 2);
   const Linear linear(context, w, {format, DecodeFormat::kSame});
-  const Tensor out = y.tensor(DType::kF32, {kTokens, kSize});
-  const double seconds = best_seconds(context, 20, [&] { linear.forward(context, in, out); });
-  return limit = 2e-9 * kTokens * kSize * kSize / seconds;
+  const Tensor out = y.tensor(type, {tokens, size}, context.device);
+  linear.forward(context, in, out);
+  synchronize(context);
+  const double seconds = best_seconds(context, 20, [&] {
+    linear.forward(context, in, out);
+    synchronize(context);
+  });
+  return limit = 2e-9 * static_cast<double>(tokens * size * size) / seconds;
 }
+
+namespace {
+
+double copy_limit(Context& context) {
+  constexpr int64_t kBytes = int64_t{1} << 31;
+  Buffer a, b;
+  const Tensor from = a.tensor(DType::kI8, {kBytes}, context.device),
+               to = b.tensor(DType::kI8, {kBytes}, context.device);
+  const auto run = [&] {
+    copy(context, from, to);
+    synchronize(context);
+  };
+  run();
+  return 2e-9 * static_cast<double>(kBytes) / best_seconds(context, 10, run);
+}
+
+}  // namespace
 
 /// GB/s of reading memory far larger than the caches.
 double read_limit(Context& context) {
-  static std::map<int, double> known;
-  double& limit = known[context.pool.threads()];
+  static std::map<std::pair<DeviceType, int>, double> known;
+  double& limit = known[{context.device.type, context.pool.threads()}];
   if (limit > 0) return limit;
+  if (on_cuda(context.device)) return limit = copy_limit(context);
   constexpr int64_t kWords = int64_t{1} << 25;
   Buffer buffer;
   const Tensor t = buffer.tensor(DType::kI64, {kWords});

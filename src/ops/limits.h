@@ -13,7 +13,8 @@ namespace msa::bench {
 /// workers by the clock on the wall.
 inline double now_seconds(const Context& context) {
   timespec t{};
-  clock_gettime(context.pool.threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  clock_gettime(context.pool.threads() == 1 && !on_cuda(context.device) ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC,
+                &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
@@ -32,7 +33,7 @@ double best_seconds(const Context& context, int repeats, const F& f) {
 /// GFLOP/s of a large matrix product in this format, the best of many; measured once.
 double product_limit(Context& context, LinearFormat format);
 
-/// GB/s of reading memory far larger than the caches; measured once.
+/// GB/s of reading memory far larger than the caches, on CUDA of copying it (reads and writes); measured once.
 double read_limit(Context& context);
 
 }  // namespace msa::bench

@@ -5,10 +5,13 @@
 
 #include "core/cpu.h"
 #include "core/quant.h"
+#include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/linear_int8.h"
 #include "ops/linear_kernels.h"
 #include "ops/linear_packed.h"
 #include "ops/linear_quantised.h"
+#include "ops/upload_weight.h"
 
 namespace msa {
 namespace {
@@ -62,6 +65,11 @@ void multiply_floats(Context& context, const PackedMatrix& packed, const Tensor&
 
 struct Linear::Impl {
   Impl(Context& context, const Tensor& weight, const Options& options) : in(weight.dim(1)), out(weight.dim(0)) {
+    if (on_cuda(context.device)) {
+      const DType type = options.format == LinearFormat::kF32 ? DType::kF32 : DType::kBF16;
+      device = upload_weight(context, weight, type, device_memory);
+      return;
+    }
     if (options.format == LinearFormat::kInt8 && cpu_features().avx512_vnni)
       int8.emplace(context, weight);
     else
@@ -73,6 +81,8 @@ struct Linear::Impl {
 
   int64_t in;
   int64_t out;
+  Tensor device;  // F32|BF16 [out, in] on CUDA: then none of the others
+  Buffer device_memory;
   std::optional<PackedMatrix> floats;  // one of these two
   std::optional<Int8Matrix> int8;
   std::optional<QuantisedMatrix> decoding;
@@ -88,9 +98,15 @@ int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
 
 int64_t Linear::decode_bytes() const {
   if (!impl_) return 0;
+  if (!impl_->device.empty()) return impl_->device.bytes();
   if (impl_->decoding) return impl_->decoding->bytes();
   const DType type = impl_->int8 ? DType::kI8 : impl_->floats->operand();
   return impl_->in * impl_->out * traits(type).block_bytes;
+}
+
+const Tensor& Linear::device_weight() const {
+  MSA_CHECK(impl_ != nullptr && !impl_->device.empty());
+  return impl_->device;
 }
 
 void Linear::forward(Context& context, const Tensor& x, const Tensor& y, bool accumulate) const {
@@ -98,6 +114,10 @@ void Linear::forward(Context& context, const Tensor& x, const Tensor& y, bool ac
   MSA_CHECK(is_float(x.dtype) && is_float(y.dtype) && (!accumulate || y.dtype == DType::kF32));
   MSA_CHECK(x.dim(1) == impl_->in && y.dim(1) == impl_->out && x.rows() == y.rows());
   if (x.rows() == 0) return;
+  if (runs_on_cuda(context, x, y)) {
+    if constexpr (kHasCuda) return linear_cuda(context, device_weight(), x, y, accumulate);
+  }
+  MSA_CHECK(impl_->device.empty());
   if (impl_->decoding && x.rows() <= kDecodeRows) return impl_->decoding->multiply(context, x, y, accumulate);
   if (impl_->int8) return impl_->int8->multiply(context, x, y, accumulate);
   multiply_floats(context, *impl_->floats, x, y, accumulate);

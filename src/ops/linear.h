@@ -12,7 +12,8 @@ enum class LinearFormat {
   kF32,   // float32 throughout: the reference precision
   kBF16,  // bf16 operands, float32 accumulation (AVX512-BF16 or AMX; slow with AVX512 alone; without it the weights are
           // rounded to bf16 and multiplied as kF32)
-  kInt8,  // int8 weights, one scale per output row; activations quantised per row (AVX512-VNNI; elsewhere as kF32)
+  kInt8,  // int8 weights, one scale per output row; activations quantised per row (AVX512-VNNI; elsewhere as kF32,
+          // on CUDA as kBF16)
 };
 
 /// How a weight is held for products with very few rows (decoding), where reading it is the cost. A weight for which
@@ -22,7 +23,7 @@ enum class DecodeFormat {
   kQ8_0,  // GGUF Q8_0 blocks, activations quantised to int8 per block
   kFile,  // the bits of the given quantised weight, repacked so that 16 outputs share a vector (linear_quantised.h);
           // Q6_K becomes Q8_0. The weight's own memory is not read afterwards.
-};
+};        // on CUDA always as kSame
 
 /// A weight [out, in] made ready once (packed for the product at hand), then shared read-only by any number of
 /// contexts.
@@ -37,7 +38,8 @@ class Linear {
   static constexpr int64_t kDecodeRows = 8;
 
   Linear() = default;
-  /// `weight` [out, in] of any type, quantised ones included; its memory is not needed afterwards.
+  /// `weight` [out, in] of any type, quantised ones included, in host memory or on the context's device; its memory is
+  /// not needed afterwards. The Linear then works on contexts of this device.
   /// Throws Error where it is not a matrix.
   Linear(Context& context, const Tensor& weight, const Options& options);
 
@@ -46,6 +48,8 @@ class Linear {
   bool empty() const { return impl_ == nullptr; }
   /// Bytes of the weight that a product with one row reads.
   int64_t decode_bytes() const;
+  /// The weight itself on CUDA: F32 or BF16 [out, in], dense.
+  const Tensor& device_weight() const;
 
   /// x [T, in] F32 or BF16 (rows may be strided) → y [T, out] F32 or BF16 (rows may be strided).
   /// `accumulate` adds to y (F32 only): the residual connection. x and y must not overlap. The result for up to

@@ -12,6 +12,7 @@
 // After foreach_target.
 #include "core/cpu.h"
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/dot-inl.h"
 #include "ops/pack-inl.h"
 
@@ -222,6 +223,9 @@ void max_inner_product(Context& context, const Tensor& queries, const Tensor& ke
   MSA_CHECK(queries.rank == 2 && is_f32(queries) && queries.rows() >= 1);
   MSA_CHECK(keys.rank == 2 && is_f32_or_bf16(keys) && keys.dim(1) == queries.dim(1));
   MSA_CHECK(out.rank == 1 && is_f32(out) && out.is_dense() && out.rows() == keys.rows());
+  if (runs_on_cuda(context, queries, keys, out)) {
+    if constexpr (kHasCuda) return max_inner_product_cuda(context, queries, keys, out);
+  }
   const bool pairs = keys.dtype == DType::kBF16 && cpu_features().avx512_bf16 && HWY_DYNAMIC_DISPATCH(has_pairs)();
   KeyScan scan{keys, out, pairs, static_cast<size_t>(queries.rows()), nullptr, nullptr};
   const size_t query_room = (scan.m + kMostLanes) * (scan.n() + 2 * kMostLanes);

@@ -7,6 +7,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -38,8 +39,12 @@ HWY_EXPORT(rms_norm_row_f32);
 HWY_EXPORT(rms_norm_row_bf16);
 
 void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
-  MSA_CHECK(x.rank == 2 && is_f32(x) && is_f32(weight) && is_f32_or_bf16(y) && same_shape(x, y));
+  MSA_CHECK(x.rank == 2 && is_f32_or_bf16(x) && is_f32(weight) && is_f32_or_bf16(y) && same_shape(x, y));
   MSA_CHECK(weight.elements() == x.dim(1) && weight.is_dense());
+  if (runs_on_cuda(context, x, weight, y)) {
+    if constexpr (kHasCuda) return rms_norm_cuda(context, x, weight, eps, y);
+  }
+  MSA_CHECK(is_f32(x));
   const size_t n = static_cast<size_t>(x.dim(1));
   const float* w = weight.as<float>();
   context.pool.parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
@@ -54,8 +59,12 @@ void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float eps
 }
 
 void rms_norm_heads(Context& context, const Tensor& x, const Tensor& weight, float eps) {
-  MSA_CHECK(x.rank == 3 && is_f32(x) && is_f32(weight));
+  MSA_CHECK(x.rank == 3 && is_f32_or_bf16(x) && is_f32(weight));
   MSA_CHECK(weight.elements() == x.dim(2) && weight.is_dense());
+  if (runs_on_cuda(context, x, weight)) {
+    if constexpr (kHasCuda) return rms_norm_heads_cuda(context, x, weight, eps);
+  }
+  MSA_CHECK(is_f32(x));
   const int64_t heads = x.dim(1), d = x.dim(2);
   context.pool.parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {

@@ -7,7 +7,9 @@
 #define HWY_TARGET_INCLUDE "ops/rope.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.
+#include "core/copy.h"
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -52,15 +54,26 @@ RopeTable::RopeTable(int dim, float theta, int positions) : head_dim(dim), max_p
   }
 }
 
-void rope(Context& context, const RopeTable& table, std::span<const int32_t> positions, const Tensor& x) {
-  MSA_CHECK(x.rank == 3 && is_f32(x) && x.dim(2) == table.head_dim);
-  MSA_CHECK(x.rows() == static_cast<int64_t>(positions.size()));
-  MSA_CHECK(
-      std::all_of(positions.begin(), positions.end(), [&](int32_t p) { return p >= 0 && p < table.max_positions; }));
+void RopeTable::prepare(Context& context) {
+  if (!on_cuda(context.device)) return;
+  const auto n = static_cast<int64_t>(cos_sin.size());
+  device = to_device(context, Tensor(cos_sin.data(), DType::kF32, {n}), device_memory);
+}
+
+void rope(Context& context, const RopeTable& table, const Indices& positions, const Tensor& x) {
+  MSA_CHECK(x.rank == 3 && is_f32_or_bf16(x) && x.dim(2) == table.head_dim);
+  MSA_CHECK(x.rows() == positions.size());
+  MSA_CHECK(std::all_of(positions.host.begin(), positions.host.end(),
+                        [&](int32_t p) { return p >= 0 && p < table.max_positions; }));
+  if (runs_on_cuda(context, x)) {
+    MSA_CHECK(table.device.device == context.device);
+    if constexpr (kHasCuda) return rope_cuda(context, table, positions.on(context), x);
+  }
+  MSA_CHECK(is_f32(x));
   const size_t half = static_cast<size_t>(table.head_dim) / 2;
   context.pool.parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      const float* cos = table.cos_sin.data() + static_cast<size_t>(positions[static_cast<size_t>(t)]) * 2 * half;
+      const float* cos = table.cos_sin.data() + static_cast<size_t>(positions.host[static_cast<size_t>(t)]) * 2 * half;
       HWY_DYNAMIC_DISPATCH(rope_row)(x.row<float>(t), x.dim(1), half, cos, cos + half);
     }
   });

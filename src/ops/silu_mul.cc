@@ -5,6 +5,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.
 #include "ops/check.h"
+#include "ops/cuda_ops.h"
 #include "ops/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -51,7 +52,10 @@ HWY_EXPORT(silu_mul_any);
 
 void silu_mul(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out) {
   MSA_CHECK(gate.rank == 2 && is_f32_or_bf16(gate) && gate.dtype == up.dtype && is_f32_or_bf16(out));
-  MSA_CHECK(same_shape(gate, up) && same_shape(gate, out) && up.device == gate.device);
+  MSA_CHECK(same_shape(gate, up) && same_shape(gate, out));
+  if (runs_on_cuda(context, gate, up, out)) {
+    if constexpr (kHasCuda) return silu_mul_cuda(context, gate, up, out);
+  }
   context.pool.parallel_for(gate.rows(), 4, [&](int64_t begin, int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(silu_mul_any)(gate, up, out, begin, end);
   });

@@ -3,36 +3,48 @@
 
 #include <gtest/gtest.h>
 
+#include "../device_testing.h"
 #include "core/cpu.h"
 
 namespace msa {
 namespace {
 
-class Conformance : public ::testing::TestWithParam<const char*> {
- protected:
-  std::string directory() const { return std::string(MSA_SOURCE_DIR "/tests/data/conformance/") + GetParam(); }
+/// The repository's tests/data, or MSA_TEST_DATA where the program runs elsewhere.
+std::string test_data() {
+  const char* variable = std::getenv("MSA_TEST_DATA");
+  return variable != nullptr ? variable : MSA_SOURCE_DIR "/tests/data";
+}
 
-  void expect_ok(const ConformanceReport& report) {
+class Conformance : public DeviceTest {
+ protected:
+  void run(Context& context, Precision precision) {
+    for (const char* name : {"cosine-p8", "llama-p8"}) {
+      SCOPED_TRACE(name);
+      expect_ok(run_conformance(context, test_data() + "/conformance/" + name, precision));
+    }
+  }
+
+  static void expect_ok(const ConformanceReport& report) {
     EXPECT_TRUE(report.ok);
     EXPECT_GT(report.tensors.size(), 15u);
-    for (const auto& [name, d] : report.tensors) EXPECT_TRUE(d.ok) << name << " " << d.rel_norm;
+    for (const auto& [name, d] : report.tensors) EXPECT_TRUE(d.ok) << name << " " << d.rel_norm << " " << d.max_abs;
   }
 };
 
 TEST_P(Conformance, Float32) {
   for (const int threads : {1, 2}) {
-    Context context(threads);
-    expect_ok(run_conformance(context, directory(), Precision::kF32));
+    Context context(threads, device());
+    run(context, Precision::kF32);
   }
 }
 
 TEST_P(Conformance, BFloat16) {
-  if (!cpu_features().avx512) GTEST_SKIP() << "bf16 products need AVX512 on this processor";
-  Context context(2);
-  expect_ok(run_conformance(context, directory(), Precision::kBF16));
+  if (!is_cuda() && !cpu_features().avx512) GTEST_SKIP() << "bf16 products need AVX512 on this processor";
+  Context context(2, device());
+  run(context, Precision::kBF16);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, Conformance, ::testing::Values("cosine-p8", "llama-p8"));
+MSA_TEST_ON_DEVICES(Conformance);
 
 }  // namespace
 }  // namespace msa

@@ -33,6 +33,8 @@ OUTSIDE = {
     "torch/": ("train/",),
     "oneapi/": ("ops/", "core/"),
     "hwy/": ("ops/", "core/"),
+    "cuda": ("ops/", "core/", "train/"),
+    "cublasLt.h": ("core/",),
     "pcre2.h": ("tokenizer/",),
     "CLI/": ("cli/", "train/"),
     "httplib.h": ("server/",),

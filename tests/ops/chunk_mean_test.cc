@@ -10,7 +10,9 @@ TEST(CountChunks, RoundsUpPerSequence) {
   EXPECT_EQ(count_chunks(std::vector<int64_t>{0, 1, 65, 129, 129, 194}, 64), 1 + 1 + 1 + 0 + 2);
 }
 
-TEST(ChunkMean, EqualsReference) {
+class ChunkMean : public DeviceTest {};
+
+TEST_P(ChunkMean, EqualsReference) {
   const std::vector<int64_t> starts = {0, 1, 64, 128, 128, 193, 400};
   for (const DType in : {DType::kF32, DType::kBF16}) {
     for (const DType out : {DType::kF32, DType::kBF16}) {
@@ -21,40 +23,50 @@ TEST(ChunkMean, EqualsReference) {
           const int64_t chunks = count_chunks(starts, chunk);
           const Tensor expected = draw.nan(DType::kF32, {chunks, n});
           reference::chunk_mean(x, starts, chunk, expected);
-          for (const int threads : {1, 3}) {
-            Context context(threads);
+          for_each_setting(device(), [&](Context& context) {
             const Tensor y = draw.nan(out, {chunks, n}, 2);
-            for_each_instruction_set([&] {
-              chunk_mean(context, x, starts, chunk, y);
-              expect_near(y, expected, 1e-6, rounding(out));
-            });
-          }
+            {
+              OnDevice on(context);
+              Buffer memory;
+              chunk_mean(context, on.in(x), upload(context, starts, chunk, memory), chunk, on.out(y));
+            }
+            expect_near(y, expected, 1e-6, rounding(out));
+          });
         }
       }
     }
   }
 }
 
-TEST(L2NormalizeHeads, EqualsReference) {
+class L2NormalizeHeads : public DeviceTest {};
+
+TEST_P(L2NormalizeHeads, EqualsReference) {
   for (const int64_t d : {1, 8, 20, 64, 128}) {
     for (const float scale : {1.0f, 1e-5f, 1e10f}) {
       Draw draw(static_cast<uint32_t>(d));
       const Tensor x = draw.normal(DType::kF32, {37, 3, d}, scale, 13), expected = draw.copy(x);
       reference::l2_normalize_heads(expected);
-      Context context(2);
-      l2_normalize_heads(context, x);
-      expect_near(x, expected, 0, 2e-6);
+      for_each_setting(device(), [&](Context& context) {
+        const Tensor y = draw.copy(x);
+        l2_normalize_heads(context, OnDevice(context).out(y));
+        expect_near(y, expected, 0, 2e-6);
+      });
     }
   }
 }
 
-TEST(L2NormalizeHeads, ZeroStaysZero) {
+TEST_P(L2NormalizeHeads, ZeroStaysZero) {
   Draw draw(1);
-  const Tensor x = draw.normal(DType::kF32, {2, 1, 16}, 0);
-  Context context(1);
-  l2_normalize_heads(context, x);
-  expect_near(x, draw.normal(DType::kF32, {2, 1, 16}, 0), 0, 0);
+  const Tensor zero = draw.normal(DType::kF32, {2, 1, 16}, 0);
+  for_each_setting(device(), [&](Context& context) {
+    const Tensor x = draw.copy(zero);
+    l2_normalize_heads(context, OnDevice(context).out(x));
+    expect_near(x, zero, 0, 0);
+  });
 }
+
+MSA_TEST_ON_DEVICES(ChunkMean);
+MSA_TEST_ON_DEVICES(L2NormalizeHeads);
 
 }  // namespace
 }  // namespace msa

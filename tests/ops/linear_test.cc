@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "../device_testing.h"
 #include "core/cpu.h"
 #include "core/quant.h"
 #include "ops/linear_quantised_kernels.h"
@@ -174,6 +175,54 @@ constexpr Linear::Options kInt8File{LinearFormat::kInt8, DecodeFormat::kFile};
 constexpr Linear::Options kF32Q8{LinearFormat::kF32, DecodeFormat::kQ8_0};
 constexpr Linear::Options kF32File{LinearFormat::kF32, DecodeFormat::kFile};
 constexpr Linear::Options kBF16File{LinearFormat::kBF16, DecodeFormat::kFile};
+
+/// The same products on a GPU: what its formats, shapes, strides and alignments can be.
+class LinearCuda : public DeviceTest {
+ protected:
+  static void check(const Case& c, DType x_type, DType y_type, int64_t T, bool accumulate);
+};
+
+void LinearCuda::check(const Case& c, DType x_type, DType y_type, int64_t T, bool accumulate) {
+  SCOPED_TRACE(std::string(c.name) + " T " + std::to_string(T) + " x " + traits(x_type).name + " y " +
+               traits(y_type).name + (accumulate ? " accumulate" : "") + ", seed " + std::to_string(kSeed));
+  Context& context = cuda_context();
+  const Rows weight = random_rows(c.weight, c.out, c.in, 1, kSeed);
+  const Rows x = random_rows(x_type, T, c.in, c.in % 8 == 0 ? 8 : 5, kSeed + static_cast<unsigned>(T));
+  std::vector<double> expected = reference_linear(x.view, weight.view);
+  Rows y(y_type, T, c.out, 3);  // NaN
+  if (accumulate) {
+    y = random_rows(y_type, T, c.out, 3, kSeed);
+    for (int64_t t = 0; t < T; ++t) {
+      for (int64_t o = 0; o < c.out; ++o) expected[static_cast<size_t>(t * c.out + o)] += y.view.row<float>(t)[o];
+    }
+  }
+  const Linear linear(context, weight.view, c.options);
+  {
+    OnDevice on(context);
+    linear.forward(context, on.in(x.view), on.out(y.view), accumulate);
+  }
+  EXPECT_LE(relative_error(y.view, expected), c.tolerance + (y_type == DType::kBF16 ? 2.5e-3 : 0));
+  expect_gaps_untouched(y);
+}
+
+TEST_P(LinearCuda, AgreesWithTheReference) {
+  const Case cases[] = {
+      {"F32", DType::kF32, kF32, 320, 192, 1e-5},           {"F32Odd", DType::kF32, kF32, 77, 131, 1e-5},
+      {"F32OfQ4_1", DType::kQ4_1, kF32File, 96, 576, 1e-5}, {"BF16", DType::kBF16, kBF16, 320, 192, 1e-2},
+      {"BF16Model", DType::kBF16, kBF16, 576, 960, 1e-2},   {"BF16Odd", DType::kF32, kBF16, 77, 131, 1e-2},
+      {"BF16Tiny", DType::kF32, kBF16, 1, 1, 1e-2},         {"BF16OfQ8_0", DType::kQ8_0, kBF16File, 288, 200, 1e-2},
+      {"BF16OfInt8", DType::kF32, kInt8, 64, 64, 1e-2}};
+  for (const Case& c : cases) {
+    for (const int64_t T : {1, 2, 3, 7, 8, 9, 33, 100, 513}) {
+      for (const DType x : {DType::kF32, DType::kBF16}) {
+        for (const DType y : {DType::kF32, DType::kBF16}) check(c, x, y, T, false);
+        check(c, x, DType::kF32, T, true);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(On, LinearCuda, testing::Values(DeviceType::kCuda), device_test_name);
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, LinearTest,

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../device_testing.h"
 #include "core/buffer.h"
 #include "core/context.h"
 #include "hwy/targets.h"
@@ -28,6 +29,19 @@ void for_each_instruction_set(const F& f) {
     f();
   }
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+/// Calls f(context) with every setting of the device that a result must not depend on: threads and instruction sets of
+/// the CPU, nothing on CUDA.
+template <class F>
+void for_each_setting(Device device, const F& f) {
+  if (on_cuda(device)) return f(cuda_context());
+  for_each_instruction_set([&] {
+    for (const int threads : {1, 2, 3}) {
+      Context context(threads);
+      f(context);
+    }
+  });
 }
 
 /// Draws the tensors of one test; the seed is part of every failure message.

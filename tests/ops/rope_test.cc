@@ -21,22 +21,30 @@ TEST(RopeTable, HoldsTheAngles) {
   }
 }
 
-TEST(Rope, EqualsReference) {
+class Rope : public DeviceTest {};
+
+TEST_P(Rope, EqualsReference) {
   for (const int d : {2, 8, 24, 64, 128}) {
     for (const int64_t heads : {1, 3, 9}) {
       Draw draw(static_cast<uint32_t>(d * 10 + heads));
-      const RopeTable table(d, 100000.0f, 300);
+      RopeTable table(d, 100000.0f, 300);
       std::vector<int32_t> positions(65);
       for (int32_t& p : positions) p = static_cast<int32_t>(draw.engine()() % 300);
       positions[0] = 299;
       const Tensor x = draw.normal(DType::kF32, {65, heads, d}, 2, 7), expected = draw.copy(x);
       reference::rope(table, positions, expected);
-      Context context(2);
-      rope(context, table, positions, x);
-      expect_near(x, expected, 2e-6, 1e-6);
+      for_each_setting(device(), [&](Context& context) {
+        table.prepare(context);
+        Buffer memory;
+        const Tensor y = draw.copy(x);
+        rope(context, table, upload(context, positions, memory), OnDevice(context).out(y));
+        expect_near(y, expected, 2e-6, 1e-6);
+      });
     }
   }
 }
+
+MSA_TEST_ON_DEVICES(Rope);
 
 TEST(RopeDeath, PositionBeyondTheTable) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");

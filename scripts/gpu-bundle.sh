@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# A folder that runs on a bare machine with an NVIDIA GPU: the program, the libraries it needs, tests and a model.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<'TEXT'
+Usage: scripts/gpu-bundle.sh [options] OUT_DIR
+
+  --build DIR     the build folder (default: build/release)
+  --test NAME     also the test program NAME_test; may be given several times
+  --model DIR     also a model directory, as OUT_DIR/model
+  --with-cublas   also libcublasLt.so.13 (about 500 MB); without it the machine must have it
+
+OUT_DIR/run PROGRAM ARGUMENT… starts a program with the bundled libraries. libcublasLt is looked for in the bundle, in
+$MSA_CUBLASLT (its folder), in the system, and in the Python packages (nvidia-cublas).
+TEXT
+}
+
+build=build/release out='' model='' with_cublas=0 tests=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --build) build=$2; shift ;;
+    --test) tests+=("$2"); shift ;;
+    --model) model=$2; shift ;;
+    --with-cublas) with_cublas=1 ;;
+    -h | --help) usage; exit 0 ;;
+    -*) usage >&2; exit 2 ;;
+    *) out=$1 ;;
+  esac
+  shift
+done
+[[ -n $out ]] || { usage >&2; exit 2; }
+
+mkdir -p "$out/bin" "$out/lib"
+programs=("$build/msa")
+for name in "${tests[@]}"; do
+  found=$(find "$build/tests" -type f -name "${name}_test" -perm -u+x | head -n 1)
+  [[ -n $found ]] || { echo "error: no program ${name}_test below $build/tests (fix: build it first)" >&2; exit 1; }
+  programs+=("$found")
+done
+for program in "${programs[@]}"; do
+  [[ -x $program ]] || { echo "error: $program is missing (fix: cmake --build $build --target msa)" >&2; exit 1; }
+  cp "$program" "$out/bin/"
+  strip "$out/bin/$(basename "$program")"
+  # All but the C and C++ runtime of the machine itself: an older one there would be an error either way.
+  ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' |
+    while read -r library; do cp -Ln "$library" "$out/lib/" || true; done
+done
+if [[ $with_cublas -eq 1 ]]; then
+  cublas=$(ls /usr/local/cuda/lib64/libcublasLt.so.13 2>/dev/null || true)
+  [[ -n $cublas ]] || { echo "error: libcublasLt.so.13 is not in /usr/local/cuda/lib64" >&2; exit 1; }
+  cp -L "$cublas" "$out/lib/"
+fi
+mkdir -p "$out/data"
+cp -r tests/data/conformance "$out/data/"
+if [[ -n $model ]]; then
+  mkdir -p "$out/model"
+  cp -rL "$model/." "$out/model/"
+fi
+
+cat >"$out/run" <<'RUN'
+#!/usr/bin/env bash
+# run PROGRAM ARGUMENT…: a program of this bundle with its libraries.
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+paths="$here/lib"
+if [[ -n ${MSA_CUBLASLT:-} ]]; then
+  paths="$paths:$MSA_CUBLASLT"
+elif [[ ! -e $here/lib/libcublasLt.so.13 ]] && command -v python3 >/dev/null; then
+  found=$(python3 - <<'PY'
+import glob, site, sys
+for folder in site.getsitepackages() + [site.getusersitepackages()] + sys.path:
+    for path in glob.glob(folder + "/nvidia/**/libcublasLt.so.13", recursive=True):
+        print(path.rsplit("/", 1)[0])
+        sys.exit()
+PY
+  )
+  [[ -n $found ]] && paths="$paths:$found"
+fi
+export LD_LIBRARY_PATH="$paths${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export MSA_TEST_DATA="${MSA_TEST_DATA:-$here/data}"
+[[ -d $here/model ]] && export MSA_MODEL="${MSA_MODEL:-$here/model}"
+program=$1
+shift
+exec "$here/bin/$program" "$@"
+RUN
+chmod +x "$out/run"
+du -sh "$out" | cut -f1

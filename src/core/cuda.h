@@ -1,0 +1,35 @@
+// CUDA as the files without CUDA headers see it. Defined only in builds with CUDA: call behind `if constexpr
+// (kHasCuda)`.
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/tensor.h"
+
+namespace msa {
+
+/// Stream, cuBLASLt handle and workspace of one context: core/cuda_state.h.
+struct CudaState;
+
+/// Throws Error where there is no such GPU, no driver, or no cuBLASLt.
+std::shared_ptr<CudaState> open_cuda(int index);
+std::string cuda_name(int index);
+
+/// Device memory; throws Error with what was asked for and what is free.
+void* cuda_allocate(int index, size_t bytes);
+/// Waits until the device has done all work before.
+void cuda_release(void* memory);
+
+/// from and to: same type, same number of elements a row and rows, at least one of them on this device; rows may be
+/// strided. Ordered with the context's ops; to the host it returns when the bytes are there.
+void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to);
+void cuda_synchronize(CudaState& state);
+
+/// Everything that `work` launches on the context's stream, captured instead of run. It must not allocate or wait.
+struct CudaGraph;
+std::shared_ptr<CudaGraph> cuda_capture(CudaState& state, const std::function<void()>& work);
+void cuda_launch(CudaState& state, const CudaGraph& graph);
+
+}  // namespace msa

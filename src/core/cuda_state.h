@@ -1,0 +1,32 @@
+// What a CUDA context holds, for .cu files.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "core/context.h"
+#include "core/cublaslt.h"
+#include "core/cuda.h"
+
+namespace msa {
+
+struct CudaState {
+  explicit CudaState(int index);
+  ~CudaState();
+  CudaState(const CudaState&) = delete;
+  CudaState& operator=(const CudaState&) = delete;
+
+  int index = 0;
+  int processors = 0;  // streaming multiprocessors
+  cudaStream_t stream = nullptr;
+  CublasLt blas;
+};
+
+/// Throws Error with CUDA's own description; `what`: the call or kernel.
+void cuda_check(cudaError_t status, const char* what);
+
+/// The stream of the context's device, which becomes the thread's current one.
+cudaStream_t cuda_stream(const Context& context);
+
+/// To follow every kernel launch.
+inline void check_launch(const char* kernel) { cuda_check(cudaGetLastError(), kernel); }
+
+}  // namespace msa

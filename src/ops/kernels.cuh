@@ -1,0 +1,71 @@
+// What the CUDA kernels share: loads and stores of F32 and BF16, sums over a warp or block, dispatch by type.
+#pragma once
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "core/cuda_state.h"
+#include "core/dtype.h"
+
+namespace msa::cuda {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kWarp = 32;
+
+__device__ inline float load(const float* p) { return *p; }
+__device__ inline float load(const __nv_bfloat16* p) { return __bfloat162float(*p); }
+__device__ inline void store(float* p, float x) { *p = x; }
+__device__ inline void store(__nv_bfloat16* p, float x) { *p = __float2bfloat16_rn(x); }
+
+/// N consecutive elements, moved at once: their address must be a multiple of their size.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T values[N];
+};
+
+template <class T>
+__device__ T* row_of(T* base, int64_t row, int64_t row_bytes) {
+  return reinterpret_cast<T*>(reinterpret_cast<char*>(base) + row * row_bytes);
+}
+template <class T>
+__device__ const T* row_of(const T* base, int64_t row, int64_t row_bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(base) + row * row_bytes);
+}
+
+__device__ inline float warp_sum(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+__device__ inline float warp_max(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  return x;
+}
+
+/// Sum over the block, in every thread. `shared` [32]; may be used again after the next __syncthreads().
+__device__ inline float block_sum(float x, float* shared) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = (blockDim.x + kWarp - 1) / kWarp;
+  x = warp_sum(x);
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  return warp_sum(lane < warps ? shared[lane] : 0.0f);
+}
+
+inline int64_t ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+/// Calls f with a null pointer of the element type: float or __nv_bfloat16.
+template <class F>
+void with_type(DType type, const F& f) {
+  if (type == DType::kF32) return f(static_cast<float*>(nullptr));
+  MSA_CHECK(type == DType::kBF16);
+  f(static_cast<__nv_bfloat16*>(nullptr));
+}
+
+template <class Pointer>
+using Element = std::remove_pointer_t<Pointer>;
+
+/// Whether all rows of a tensor begin at a multiple of `bytes`.
+inline bool is_aligned(const Tensor& t, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) == 0 && t.row_bytes % bytes == 0;
+}
+
+}  // namespace msa::cuda
