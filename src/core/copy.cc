@@ -43,6 +43,23 @@ Tensor to_device(Context& context, const Tensor& from, Buffer& memory) {
 
 Tensor to_host(Context& context, const Tensor& from, Buffer& memory) { return moved(context, from, {}, memory); }
 
+std::shared_ptr<CudaMark> mark(Context& context) {
+  if (context.cuda == nullptr) return nullptr;
+  if constexpr (kHasCuda) return cuda_mark(*context.cuda);
+  return nullptr;
+}
+
+Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Buffer& memory) {
+  if (!on_cuda(from)) return from;
+  MSA_CHECK(when != nullptr && from.is_dense() && context.cuda != nullptr);
+  Tensor to = from;
+  to.device = {};
+  memory.reserve(static_cast<size_t>(to.bytes()) + 1);
+  to.data = memory.data();
+  if constexpr (kHasCuda) cuda_copy_after(*context.cuda, *when, from, to);
+  return to;
+}
+
 void synchronize(Context& context) {
   if (context.cuda == nullptr) return;
   if constexpr (kHasCuda) cuda_synchronize(*context.cuda);

@@ -14,6 +14,12 @@ Tensor to_device(Context& context, const Tensor& from, Buffer& memory);
 /// `from` in host memory: itself where it is there, else a dense copy in `memory`.
 Tensor to_host(Context& context, const Tensor& from, Buffer& memory);
 
+/// A moment in the context's work; null on the CPU, whose work is done when it returns.
+struct CudaMark;
+std::shared_ptr<CudaMark> mark(Context& context);
+/// As to_host of a dense tensor, but waits only for the work before `when`: what was given later goes on meanwhile.
+Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Buffer& memory);
+
 /// Returns when everything given to the context so far has run.
 void synchronize(Context& context);
 

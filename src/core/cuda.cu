@@ -45,9 +45,13 @@ CudaState::CudaState(int device) : index(use_device(device)) {
   }
   processors = properties.multiProcessorCount;
   cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  cuda_check(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "cudaStreamCreate");
 }
 
-CudaState::~CudaState() { cudaStreamDestroy(stream); }
+CudaState::~CudaState() {
+  cudaStreamDestroy(stream);
+  cudaStreamDestroy(copies);
+}
 
 std::shared_ptr<CudaState> open_cuda(int index) { return std::make_shared<CudaState>(index); }
 
@@ -91,6 +95,30 @@ void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to) {
 }
 
 void cuda_synchronize(CudaState& state) { cuda_check(cudaStreamSynchronize(state.stream), "synchronisation"); }
+
+struct CudaMark {
+  CudaMark() { cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate"); }
+  ~CudaMark() { cudaEventDestroy(event); }
+  CudaMark(const CudaMark&) = delete;
+  CudaMark& operator=(const CudaMark&) = delete;
+  cudaEvent_t event = nullptr;
+};
+
+std::shared_ptr<CudaMark> cuda_mark(CudaState& state) {
+  cuda_check(cudaSetDevice(state.index), "cudaSetDevice");
+  auto mark = std::make_shared<CudaMark>();
+  cuda_check(cudaEventRecord(mark->event, state.stream), "cudaEventRecord");
+  return mark;
+}
+
+void cuda_copy_after(CudaState& state, const CudaMark& mark, const Tensor& from, const Tensor& to) {
+  MSA_CHECK(from.is_dense() && to.is_dense());
+  cuda_check(cudaSetDevice(state.index), "cudaSetDevice");
+  cuda_check(cudaStreamWaitEvent(state.copies, mark.event, 0), "cudaStreamWaitEvent");
+  const auto bytes = static_cast<size_t>(from.bytes());
+  cuda_check(cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToHost, state.copies), "copy to the host");
+  cuda_check(cudaStreamSynchronize(state.copies), "copy to the host");
+}
 
 struct CudaGraph {
   ~CudaGraph() {

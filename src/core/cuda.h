@@ -27,6 +27,13 @@ void cuda_release(void* memory);
 void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to);
 void cuda_synchronize(CudaState& state);
 
+/// A moment in the context's work.
+struct CudaMark;
+std::shared_ptr<CudaMark> cuda_mark(CudaState& state);
+/// To host memory, waiting for what was launched before the mark and for nothing later. Returns when the bytes are
+/// there.
+void cuda_copy_after(CudaState& state, const CudaMark& mark, const Tensor& from, const Tensor& to);
+
 /// Everything that `work` launches on the context's stream, captured instead of run. It must not allocate or wait.
 struct CudaGraph;
 std::shared_ptr<CudaGraph> cuda_capture(CudaState& state, const std::function<void()>& work);

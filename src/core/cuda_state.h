@@ -17,6 +17,7 @@ struct CudaState {
   int index = 0;
   int processors = 0;  // streaming multiprocessors
   cudaStream_t stream = nullptr;
+  cudaStream_t copies = nullptr;  // to the host, beside the work of `stream`
   CublasLt blas;
 };
 

@@ -142,10 +142,12 @@ void check_encoding(Context& context, const Transformer& model, const Case& c, C
     for (int64_t i = starts[s]; i < starts[s + 1]; ++i) positions.push_back(static_cast<int32_t>(i - starts[s]));
   }
   const ModelConfig& config = model.config();
-  EncodeStage stage(config, starts, /*keep_last_layer=*/true);
+  EncodeMemory encode_memory;
+  EncodeStage stage(config, starts, encode_memory, /*keep_last_layer=*/true);
   Workspace workspace;
   const Tensor x = model.forward(context, workspace, tokens, positions, stage);
   stage.finish(context, DType::kF32);
+  stage.download(context);
   Buffer memory, host;
   const Tensor normed = memory.tensor(DType::kF32, {x.rows(), config.hidden}, context.device);
   model.final_norm(context, x, normed);

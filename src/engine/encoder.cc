@@ -1,6 +1,7 @@
 #include "engine/encoder.h"
 
 #include <cstring>
+#include <utility>
 
 namespace msa {
 namespace {
@@ -37,41 +38,59 @@ std::vector<EncodedDocument> Encoder::encode(Context& context, std::span<const D
                                              const std::function<void(int64_t)>& progress) {
   std::vector<EncodedDocument> out;
   out.reserve(documents.size());
+  Pack pending;  // started; none while its stage is null
+  const auto complete_pending = [&] {
+    if (pending.stage == nullptr) return;
+    complete(context, pending, out);
+    if (progress) progress(pending.starts.back());
+    pending.stage.reset();
+  };
   for (size_t begin = 0; begin < documents.size();) {
     size_t end = begin;
     int64_t tokens = 0;
     do {
       tokens += static_cast<int64_t>(documents[end++].size());
     } while (end < documents.size() && tokens + static_cast<int64_t>(documents[end].size()) <= pack_tokens_);
-    encode_pack(context, documents.subspan(begin, end - begin), out);
-    if (progress) progress(tokens);
+    Pack pack = start(context, documents.subspan(begin, end - begin));
+    complete_pending();  // while the GPU works on the pack just started
+    pending = std::move(pack);
+    if (!on_cuda(context.device)) complete_pending();
     begin = end;
   }
+  complete_pending();
   return out;
 }
 
-void Encoder::encode_pack(Context& context, std::span<const DocumentTokens> documents,
-                          std::vector<EncodedDocument>& out) {
+/// Runs the layers; on CUDA it returns before they have run.
+Encoder::Pack Encoder::start(Context& context, std::span<const DocumentTokens> documents) {
+  Pack pack;
+  pack.documents = documents;
+  pack.starts = {0};
   std::vector<int32_t> tokens, positions;
-  std::vector<int64_t> starts{0};
   for (const DocumentTokens& d : documents) {
     if (d.empty()) throw Error("the document has no tokens", "encode", "leave out empty documents");
     for (size_t i = 0; i < d.size(); ++i) positions.push_back(static_cast<int32_t>(i));
     tokens.insert(tokens.end(), d.begin(), d.end());
-    starts.push_back(static_cast<int64_t>(tokens.size()));
+    pack.starts.push_back(static_cast<int64_t>(tokens.size()));
   }
-  const ModelConfig& config = transformer_.config();
-  EncodeStage stage(config, starts);
-  transformer_.forward(context, workspace_, tokens, positions, stage);
-  stage.finish(context, dtype_);
+  EncodeMemory& memory = memory_[started_++ % memory_.size()];
+  pack.stage = std::make_unique<EncodeStage>(transformer_.config(), pack.starts, memory);
+  transformer_.forward(context, workspace_, tokens, positions, *pack.stage);
+  pack.stage->finish(context, dtype_);
+  return pack;
+}
+
+void Encoder::complete(Context& context, Pack& pack, std::vector<EncodedDocument>& out) const {
+  pack.stage->download(context);
+  const int64_t chunk_tokens = transformer_.config().memory.chunk_tokens;
   int64_t chunk = 0;
-  for (const DocumentTokens& d : documents) {
+  for (const DocumentTokens& d : pack.documents) {
     const auto n_tokens = static_cast<int64_t>(d.size());
-    const int64_t n_chunks = (n_tokens + config.memory.chunk_tokens - 1) / config.memory.chunk_tokens;
-    out.push_back(cut(stage, chunk, n_chunks, n_tokens));
+    const int64_t n_chunks = (n_tokens + chunk_tokens - 1) / chunk_tokens;
+    out.push_back(cut(*pack.stage, chunk, n_chunks, n_tokens));
     chunk += n_chunks;
   }
-  MSA_CHECK(chunk == stage.n_chunks());
+  MSA_CHECK(chunk == pack.stage->n_chunks());
 }
 
 EncodedDocument Encoder::cut(const EncodeStage& stage, int64_t first_chunk, int64_t n_chunks, int64_t n_tokens) const {

@@ -1,7 +1,9 @@
 // Stage 1: documents in, compressed keys and values out.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -31,13 +33,21 @@ class Encoder {
                                       const std::function<void(int64_t)>& progress = {});
 
  private:
-  void encode_pack(Context& context, std::span<const DocumentTokens> documents, std::vector<EncodedDocument>& out);
+  struct Pack {
+    std::span<const DocumentTokens> documents;
+    std::vector<int64_t> starts;
+    std::unique_ptr<EncodeStage> stage;
+  };
+  Pack start(Context& context, std::span<const DocumentTokens> documents);
+  void complete(Context& context, Pack& pack, std::vector<EncodedDocument>& out) const;
   EncodedDocument cut(const EncodeStage& stage, int64_t first_chunk, int64_t n_chunks, int64_t n_tokens) const;
 
   const Transformer& transformer_;
   DType dtype_;
   int pack_tokens_;
   Workspace workspace_;
+  std::array<EncodeMemory, 2> memory_;  // of a pack under way and of the one before
+  size_t started_ = 0;
 };
 
 }  // namespace msa

@@ -197,8 +197,9 @@ class Interleave {
     Sampler sampler(options_.sampling);
     StreamDecoder decoder(model_.tokenizer());
     answer_.stop_reason = "length";
+    const bool greedy = options_.sampling.temperature == 0;
+    int32_t token = sampler.pick(logits_);
     while (answer_.answer_tokens < options_.max_answer_tokens) {
-      const int32_t token = sampler.pick(logits_);
       if (model_.prompts().is_stop(token)) {
         answer_.stop_reason = "stop";
         break;
@@ -214,7 +215,8 @@ class Interleave {
         answer_.stop_reason = "context";
         break;
       }
-      if (answer_.answer_tokens < options_.max_answer_tokens) logits_ = session_.feed(context, {&token, 1});
+      if (answer_.answer_tokens == options_.max_answer_tokens) break;
+      token = greedy ? session_.feed_greedily(context, token) : sampler.pick(session_.feed(context, {&token, 1}));
     }
     const std::string rest = decoder.finish();
     answer_.text += rest;

@@ -59,11 +59,13 @@ bool QueryStage::attend(Context& context, const LayerActivations& in, const Tens
   return true;
 }
 
-EncodeStage::EncodeStage(const ModelConfig& config, std::span<const int64_t> starts, bool keep_last_layer)
+EncodeStage::EncodeStage(const ModelConfig& config, std::span<const int64_t> starts, EncodeMemory& memory,
+                         bool keep_last_layer)
     : config_(config),
       starts_(starts),
       keep_last_layer_(keep_last_layer),
-      n_chunks_(count_chunks(starts, config.memory.chunk_tokens)) {}
+      n_chunks_(count_chunks(starts, config.memory.chunk_tokens)),
+      memory_(memory) {}
 
 EncodeStage::Pooled EncodeStage::slice(const Tensor& all, int64_t routing_index) const {
   const auto part = [&](int64_t which) {
@@ -80,11 +82,15 @@ EncodeStage::Pooled EncodeStage::pooled(int routing_index) const {
 void EncodeStage::finish(Context& context, DType dtype) {
   if (results_.empty()) return;
   if (results_.dtype != dtype) {
-    const Tensor converted = converted_memory_.tensor(dtype, {results_.rows(), results_.dim(1)}, results_.device);
+    const Tensor converted = memory_.converted.tensor(dtype, {results_.rows(), results_.dim(1)}, results_.device);
     convert(context, results_, converted);
     results_ = converted;
   }
-  results_ = to_host(context, results_, host_memory_);
+  done_ = mark(context);
+}
+
+void EncodeStage::download(Context& context) {
+  if (!results_.empty()) results_ = to_host_after(context, done_.get(), results_, memory_.host);
 }
 
 void EncodeStage::pool(Context& context, const LayerActivations& in, const Pooled& out) {
@@ -97,7 +103,7 @@ void EncodeStage::pool(Context& context, const LayerActivations& in, const Poole
     t.row_bytes = heads.row_bytes;
     return t;
   };
-  const Tensor router_k = router_k_.tensor(DType::kF32, {T, n}, context.device);
+  const Tensor router_k = memory_.router_k.tensor(DType::kF32, {T, n}, context.device);
   in.weights->router_k.forward(context, in.h, router_k);
   chunk_mean(context, flat(in.k), sequences_, chunk, out.k);
   chunk_mean(context, flat(in.v), sequences_, chunk, out.v);
@@ -108,9 +114,9 @@ void EncodeStage::pool(Context& context, const LayerActivations& in, const Poole
 }
 
 void EncodeStage::begin(Context& context) {
-  sequences_ = upload(context, starts_, config_.memory.chunk_tokens, sequences_memory_);
+  sequences_ = upload(context, starts_, config_.memory.chunk_tokens, memory_.sequences);
   const auto rows = static_cast<int64_t>(3 * config_.memory.routing_layers.size());
-  if (rows > 0) results_ = results_memory_.tensor(DType::kF32, {rows, n_chunks_ * config_.kv_size()}, context.device);
+  if (rows > 0) results_ = memory_.results.tensor(DType::kF32, {rows, n_chunks_ * config_.kv_size()}, context.device);
 }
 
 bool EncodeStage::attend(Context& context, const LayerActivations& in, const Tensor& out) {

@@ -1,6 +1,7 @@
 // The forward pass. One layer loop serves both stages; what differs between them is the Stage handed in.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -13,6 +14,8 @@
 #include "ops/rope.h"
 
 namespace msa {
+
+struct CudaMark;
 
 /// One layer, weights prepared for the processor at hand.
 struct TransformerLayer {
@@ -130,11 +133,17 @@ class QueryStage : public Stage {
   Buffer routed_memory_, routed_h_, router_q_;
 };
 
+/// Room of one encoding pass, reused between passes: freeing memory of a GPU would wait for all of its work.
+struct EncodeMemory {
+  Buffer sequences, router_k, results, converted, host;
+};
+
 /// Stage 1: packed documents, each alone; pools every routing layer's K, V and routing keys over chunks.
 class EncodeStage : public Stage {
  public:
   /// Sequence s holds rows [starts[s], starts[s + 1]). With `keep_last_layer` the pass runs to its end.
-  EncodeStage(const ModelConfig& config, std::span<const int64_t> starts, bool keep_last_layer = false);
+  EncodeStage(const ModelConfig& config, std::span<const int64_t> starts, EncodeMemory& memory,
+              bool keep_last_layer = false);
   void begin(Context& context) override;
   bool attend(Context& context, const LayerActivations& in, const Tensor& out) override;
 
@@ -145,8 +154,10 @@ class EncodeStage : public Stage {
   };
   /// In host memory; `routing_index` counts in routing_layers.
   Pooled pooled(int routing_index) const;
-  /// Brings the results into host memory as F32 or BF16. Called once the forward pass is through.
+  /// Behind the forward pass: makes the results F32 or BF16.
   void finish(Context& context, DType dtype);
+  /// Brings them into host memory, waiting for the pass (but for none that was started after it).
+  void download(Context& context);
 
  private:
   Pooled slice(const Tensor& all, int64_t routing_index) const;
@@ -158,8 +169,8 @@ class EncodeStage : public Stage {
   bool keep_last_layer_;
   int64_t n_chunks_;
   Tensor results_;  // F32|BF16 [routing layers · 3 (K|V|router K), n_chunks · G·d]
-  Buffer results_memory_, converted_memory_, host_memory_, sequences_memory_;
-  Buffer router_k_;  // F32 [T, G·d]
+  EncodeMemory& memory_;
+  std::shared_ptr<CudaMark> done_;
 };
 
 }  // namespace msa

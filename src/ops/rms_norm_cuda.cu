@@ -16,12 +16,12 @@ __global__ void rms_norm_kernel(const In* x, int64_t x_row_bytes, const float* w
   const In* from = row_of(x, blockIdx.x, x_row_bytes);
   Out* to = row_of(y, blockIdx.x, y_row_bytes);
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += kThreads * N) {
+  for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += static_cast<int>(blockDim.x) * N) {
     const auto pack = *reinterpret_cast<const Pack<In, N>*>(from + i);
     for (int j = 0; j < N; ++j) squares += load(&pack.values[j]) * load(&pack.values[j]);
   }
   const float scale = 1.0f / sqrtf(block_sum(squares, sums) / static_cast<float>(n) + eps);
-  for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += kThreads * N) {
+  for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += static_cast<int>(blockDim.x) * N) {
     const auto pack = *reinterpret_cast<const Pack<In, N>*>(from + i);
     Pack<Out, N> out;
     for (int j = 0; j < N; ++j) store(&out.values[j], load(&pack.values[j]) * scale * weight[i + j]);
@@ -49,14 +49,15 @@ void rms_norm_cuda(Context& context, const Tensor& x, const Tensor& weight, floa
   if (x.rows() == 0) return;
   const auto rows = static_cast<unsigned>(x.rows());
   const int n = static_cast<int>(x.dim(1));
+  const unsigned threads = n <= 1024 ? kThreads / 2 : kThreads;
   const bool packs = n % 4 == 0 && is_aligned(x, 16) && is_aligned(y, 16);
   with_type(x.dtype, [&](auto* in) {
     with_type(y.dtype, [&](auto* out) {
       using In = Element<decltype(in)>;
       using Out = Element<decltype(out)>;
       const auto kernel = packs ? rms_norm_kernel<4, In, Out> : rms_norm_kernel<1, In, Out>;
-      kernel<<<rows, kThreads, 0, cuda_stream(context)>>>(x.as<In>(), x.row_bytes, weight.as<float>(), eps, y.as<Out>(),
-                                                          y.row_bytes, n);
+      kernel<<<rows, threads, 0, cuda_stream(context)>>>(x.as<In>(), x.row_bytes, weight.as<float>(), eps, y.as<Out>(),
+                                                         y.row_bytes, n);
     });
   });
   check_launch("rms_norm");
