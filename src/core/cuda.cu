@@ -44,6 +44,7 @@ CudaState::CudaState(int device) : index(use_device(device)) {
                 "--device cuda", "use an Ampere GPU or a later one, or --device cpu");
   }
   processors = properties.multiProcessorCount;
+  overlaps_kernels = properties.major >= 9;
   cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   cuda_check(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "cudaStreamCreate");
 }

@@ -15,7 +15,8 @@ struct CudaState {
   CudaState& operator=(const CudaState&) = delete;
 
   int index = 0;
-  int processors = 0;  // streaming multiprocessors
+  int processors = 0;             // streaming multiprocessors
+  bool overlaps_kernels = false;  // a kernel may begin while the one before ends (Hopper and later)
   cudaStream_t stream = nullptr;
   cudaStream_t copies = nullptr;  // to the host, beside the work of `stream`
   CublasLt blas;

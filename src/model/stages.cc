@@ -47,11 +47,12 @@ bool QueryStage::attend(Context& context, const LayerActivations& in, const Tens
     selected = memory_->gather(in.layer);
   }
   const DecodeCache* decoding = cache_.decoding(in.layer);
-  if (decoding != nullptr && decode_fits(in.q, selected, *decoding)) {
-    append_decoded(context, in.k, in.v, *decoding);
-    decode_attention(context, in.q, selected, *decoding, out);
+  const DecodeInput token{in.q, in.k, in.v, in.how, in.positions.device};
+  if (decoding != nullptr && decode_fits(token, selected, *decoding)) {
+    decode_attention(context, token, selected, *decoding, out);
   } else {
     is_repeatable_ = false;
+    in.rotate(context);
     cache_.append(context, in.layer, in.k, in.v);
     prefixed_attention(context, in.q, selected, cache_.view(in.layer, cache_.length() + tokens), out);
   }
@@ -120,6 +121,7 @@ void EncodeStage::begin(Context& context) {
 }
 
 bool EncodeStage::attend(Context& context, const LayerActivations& in, const Tensor& out) {
+  in.rotate(context);
   if (config_.is_routing(in.layer)) {
     const auto& layers = config_.memory.routing_layers;
     const auto index = std::lower_bound(layers.begin(), layers.end(), in.layer) - layers.begin();

@@ -6,7 +6,6 @@
 #include "core/copy.h"
 #include "ops/embedding.h"
 #include "ops/norm_linear.h"
-#include "ops/norm_rope.h"
 #include "ops/rms_norm.h"
 #include "ops/upload_weight.h"
 
@@ -167,9 +166,9 @@ Tensor Transformer::layers(Context& context, Workspace& workspace, const Forward
   for (int layer = 0; layer < c.n_layers; ++layer) {
     const TransformerLayer& w = layers_[static_cast<size_t>(layer)];
     norm_linear(context, {x, w.input_norm, c.rms_eps}, w.qkv, h, qkv);
-    norm_rope(context, {&rope_, w.q_norm, w.k_norm, c.rms_eps}, inputs.positions, q, k);
+    const NormRope how{&rope_, w.q_norm, w.k_norm, c.rms_eps};
 
-    if (!stage.attend(context, {layer, &w, h, q, k, v}, attention)) return x;
+    if (!stage.attend(context, {layer, &w, h, q, k, v, how, inputs.positions}, attention)) return x;
     w.o.forward(context, attention.reshape({T, c.q_size()}), x, /*accumulate=*/true);
 
     norm_gate_up(context, {x, w.post_attention_norm, c.rms_eps}, w.gate_up, h, gate_up, mlp);

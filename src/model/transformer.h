@@ -11,6 +11,7 @@
 #include "model/weights.h"
 #include "ops/indices.h"
 #include "ops/linear.h"
+#include "ops/norm_rope.h"
 #include "ops/rope.h"
 
 namespace msa {
@@ -34,10 +35,15 @@ struct LayerActivations {
   int layer = 0;
   const TransformerLayer* weights = nullptr;
   Tensor h;  // F32|BF16 [T, hidden], the layer's normed input
-  // F32 on the CPU, the type of h on CUDA.
-  Tensor q;  // [T, H, d], normed and rotated (rows strided)
-  Tensor k;  // [T, G, d], normed and rotated (rows strided)
-  Tensor v;  // [T, G, d] (rows strided)
+  // As the product made them, rows strided; F32 on the CPU, the type of h on CUDA.
+  Tensor q;           // [T, H, d]
+  Tensor k;           // [T, G, d]
+  Tensor v;           // [T, G, d]
+  NormRope how;       // what q and k need before they meet
+  Indices positions;  // [T]
+
+  /// Norms and rotates q and k in place.
+  void rotate(Context& context) const { norm_rope(context, how, positions, q, k); }
 };
 
 /// The part of a layer that depends on what the tokens may see.

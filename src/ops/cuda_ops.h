@@ -29,8 +29,7 @@ void linear_cuda(Context& context, const Tensor& weight, const Tensor& x, const 
 bool norm_linear_cuda(Context& context, const Normed& in, const Tensor& weight, const Tensor& h, const Tensor& y,
                       bool gated);
 void argmax_cuda(Context& context, const Tensor& x, const Tensor& out);
-void append_decoded_cuda(Context& context, const Tensor& k, const Tensor& v, const DecodeCache& cache);
-void decode_attention_cuda(Context& context, const Tensor& q, std::span<const KeyValueSpan> prefix,
+void decode_attention_cuda(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,
                            const DecodeCache& cache, const Tensor& out);
 void packed_causal_attention_cuda(Context& context, const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Sequences& sequences, const Tensor& out);

@@ -13,25 +13,21 @@ bool fits(const Tensor& t) {
 
 }  // namespace
 
-bool decode_fits(const Tensor& q, std::span<const KeyValueSpan> prefix, const DecodeCache& cache) {
-  const int64_t d = q.dim(2), per_group = q.dim(1) / cache.k.dim(1);
-  bool all = q.rows() == 1 && fits(q) && fits(cache.k) && fits(cache.v) && d % 8 == 0;
+bool decode_fits(const DecodeInput& in, std::span<const KeyValueSpan> prefix, const DecodeCache& cache) {
+  const int64_t d = in.q.dim(2), per_group = in.q.dim(1) / cache.k.dim(1);
+  bool all = in.q.rows() == 1 && fits(in.q) && fits(in.k) && fits(in.v) && fits(cache.k) && fits(cache.v);
   for (const KeyValueSpan& span : prefix) all = all && (span.k.rows() == 0 || (fits(span.k) && fits(span.v)));
-  return all && d <= DecodeCache::kMostHeadDim && per_group <= DecodeCache::kMostHeadsPerGroup;
+  return all && d % 8 == 0 && d <= DecodeCache::kMostHeadDim && per_group <= DecodeCache::kMostHeadsPerGroup;
 }
 
-void append_decoded(Context& context, const Tensor& k, const Tensor& v, const DecodeCache& cache) {
-  MSA_CHECK(k.rows() == 1 && v.rows() == 1 && k.row_elements() == cache.k.row_elements());
-  MSA_CHECK(k.dtype == DType::kBF16 && v.dtype == DType::kBF16 && same_shape(k, v));
-  MSA_CHECK(runs_on_cuda(context, k, v, cache.k, cache.v, cache.length));
-  if constexpr (kHasCuda) append_decoded_cuda(context, k, v, cache);
-}
-
-void decode_attention(Context& context, const Tensor& q, std::span<const KeyValueSpan> prefix, const DecodeCache& cache,
-                      const Tensor& out) {
-  MSA_CHECK(decode_fits(q, prefix, cache) && same_shape(q, out) && out.dtype == DType::kBF16);
-  MSA_CHECK(runs_on_cuda(context, q, out, cache.k, cache.v, cache.length, cache.counters, cache.partials));
-  if constexpr (kHasCuda) decode_attention_cuda(context, q, prefix, cache, out);
+void decode_attention(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,
+                      const DecodeCache& cache, const Tensor& out) {
+  MSA_CHECK(decode_fits(in, prefix, cache) && same_shape(in.q, out) && out.dtype == DType::kBF16);
+  MSA_CHECK(same_shape(in.k, in.v) && in.k.rows() == 1 && in.k.row_elements() == cache.k.row_elements());
+  MSA_CHECK(in.how.q_norm.empty() == in.how.k_norm.empty() && in.how.table->head_dim == in.q.dim(2));
+  MSA_CHECK(runs_on_cuda(context, in.q, in.k, in.v, in.position, in.how.table->device, out));
+  MSA_CHECK(runs_on_cuda(context, cache.k, cache.v, cache.length, cache.counters, cache.partials));
+  if constexpr (kHasCuda) decode_attention_cuda(context, in, prefix, cache, out);
 }
 
 }  // namespace msa

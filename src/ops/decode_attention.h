@@ -1,10 +1,11 @@
-// Decoding one token on CUDA: the cache's length is read on the device, so that a captured graph stays valid while the
-// cache grows.
+// Decoding one token on CUDA, from its projections to what it attends: norms, rotation, the cache's new row, attention
+// in one kernel. The cache's length is read on the device, so that a captured graph stays valid while the cache grows.
 #pragma once
 #include <span>
 
 #include "core/context.h"
 #include "ops/attention.h"
+#include "ops/norm_rope.h"
 
 namespace msa {
 
@@ -21,14 +22,21 @@ struct DecodeCache {
   Tensor partials;  // F32 [H, kSplits, d + 2]
 };
 
-/// Whether the two functions below take these shapes.
-bool decode_fits(const Tensor& q, std::span<const KeyValueSpan> prefix, const DecodeCache& cache);
+/// One token's projections, as the product made them.
+struct DecodeInput {
+  Tensor q;     // BF16 [1, H, d]
+  Tensor k, v;  // BF16 [1, G, d]
+  NormRope how;
+  Tensor position;  // I32 [1], on the GPU
+};
 
-/// k, v BF16 [1, G, d] become row `length` of the cache.
-void append_decoded(Context& context, const Tensor& k, const Tensor& v, const DecodeCache& cache);
+/// Whether decode_attention takes these shapes.
+bool decode_fits(const DecodeInput& in, std::span<const KeyValueSpan> prefix, const DecodeCache& cache);
 
-/// q BF16 [1, H, d] sees every row of `prefix` (BF16) and the first length + 1 of the cache → out BF16 [1, H, d].
-void decode_attention(Context& context, const Tensor& q, std::span<const KeyValueSpan> prefix, const DecodeCache& cache,
-                      const Tensor& out);
+/// k, normed and rotated, and v become row `length` of the cache; q, normed and rotated, sees every row of `prefix`
+/// (BF16) and the first length + 1 of the cache → out BF16 [1, H, d]. What the two kernels launched before write may be
+/// read only from q, k and v.
+void decode_attention(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,
+                      const DecodeCache& cache, const Tensor& out);
 
 }  // namespace msa

@@ -6,21 +6,27 @@
 namespace msa::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kElements = 8;            // of one 16-byte load
-constexpr int kBlocksPerProcessor = 8;  // all 2,048 threads of a streaming multiprocessor
-constexpr size_t kMostSharedBytes = 96 << 10;
+constexpr int kElements = 8;       // of one 16-byte load
+constexpr int kMostThreads = 512;  // of a block
+constexpr int kMostWarps = kMostThreads / kWarp;
+constexpr int kMostPieces = 4;     // 16-byte pieces of a row of the weight that one thread holds
+constexpr int kLeastThreads = 64;  // one for every sum of a turn
+constexpr int kThreadsPerProcessor = 1024;
+constexpr int64_t kLeastOutputs = 4;            // of a block
+constexpr unsigned kMostPrefetched = 64 << 10;  // bytes of a block's weights
+
+/// What stands around the product: nothing, the norm before, or that and the gate behind.
+enum class Kind { kPlain, kNormed, kGated };
 
 struct Parameters {
-  const __nv_bfloat16* weight;  // [out, in]
-  const void* x;                // BF16 [T, in], or F32 to be normed
-  const float* norm;            // [in] or null
+  const __nv_bfloat16* weight;  // [out, in]; kGated: [2 · out, in]
+  const void* x;                // BF16 [T, in]; to be normed F32
+  const float* norm;            // [in]
   __nv_bfloat16* h;             // [T, in] or null
   void* y;                      // [T, out]
   int64_t x_row_bytes, h_row_bytes, y_row_bytes;
   float eps;
-  int in, out;  // with kGated, outputs after the gate
+  int pieces, out;
   int accumulate, y_bf16;
 };
 
@@ -48,105 +54,233 @@ __device__ inline float silu(float x) {
   return x * ((x >= 0 ? 1.0f : e) / (1.0f + e));
 }
 
-/// x [kRows, in] as BF16 into shared memory, normed on the way where there is a norm.
-template <int kRows>
-__device__ void load_x(const Parameters& p, __nv_bfloat16* shared) {
+/// The outputs [begin, end) of one block; its rows of the weight count from 0, with kGated gate and partner in turns.
+template <bool kGated>
+struct Share {
+  int begin, end;
+
+  __device__ explicit Share(int out)
+      : begin(static_cast<int>(static_cast<int64_t>(out) * blockIdx.x / gridDim.x)),
+        end(static_cast<int>(static_cast<int64_t>(out) * (blockIdx.x + 1) / gridDim.x)) {}
+  __device__ int rows() const { return (end - begin) * (kGated ? 2 : 1); }
+  __device__ const uint4* row(const Parameters& p, int r) const {
+    const int64_t output = kGated ? begin + r / 2 + (r % 2 != 0 ? p.out : 0) : begin + r;
+    return reinterpret_cast<const uint4*>(p.weight) + output * p.pieces;
+  }
+  /// The weights behind the first `skip` rows, as far as it pays, on their way into the L2 cache.
+  __device__ void prefetch(const Parameters& p, int skip) const {
+    constexpr int kStreams = kGated ? 2 : 1;
+    const int stream = static_cast<int>(threadIdx.x), first = skip / kStreams, n = end - begin - first;
+    if (stream >= kStreams || n <= 0) return;
+    const auto bytes = static_cast<unsigned>(n) * static_cast<unsigned>(p.pieces) * 16u;
+    prefetch_l2(row(p, first * kStreams + stream), min(bytes, kMostPrefetched / kStreams));
+  }
+};
+
+template <int kUnroll, int kPieces, bool kGated>
+__device__ void load_rows(const Parameters& p, const Share<kGated>& share, int first, uint4 (&w)[kUnroll][kPieces]) {
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const uint4* row = share.row(p, first + u);
+#pragma unroll
+    for (int k = 0; k < kPieces; ++k) {
+      const int piece = static_cast<int>(threadIdx.x + k * blockDim.x);
+      w[u][k] = first + u < share.rows() && piece < p.pieces ? load_once(row + piece) : uint4{};
+    }
+  }
+}
+
+__device__ inline uint32_t pack(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+/// This thread's pieces of row t, normed.
+template <int kPieces>
+__device__ void load_normed(const Parameters& p, int t, uint4 (&x)[kPieces]) {
   __shared__ float sums[kWarp];
-  for (int t = 0; t < kRows; ++t) {
-    __nv_bfloat16* to = shared + t * p.in;
-    if (p.norm == nullptr) {
+  using Values = Pack<float, 4>;
+  const auto* from = reinterpret_cast<const Values*>(row_of(static_cast<const float*>(p.x), t, p.x_row_bytes));
+  const auto* norm = reinterpret_cast<const Values*>(p.norm);
+  Values values[kPieces][2], weights[kPieces][2];
+  float squares = 0;
+#pragma unroll
+  for (int k = 0; k < kPieces; ++k) {
+    const int piece = static_cast<int>(threadIdx.x + k * blockDim.x);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      values[k][half] = piece < p.pieces ? from[2 * piece + half] : Values{};
+      weights[k][half] = piece < p.pieces ? norm[2 * piece + half] : Values{};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) squares += values[k][half].values[j] * values[k][half].values[j];
+    }
+  }
+  __syncthreads();  // sums of the row before have been read
+  const float n = static_cast<float>(p.pieces * kElements);
+  const float scale = 1.0f / sqrtf(block_sum(squares, sums) / n + p.eps);
+#pragma unroll
+  for (int k = 0; k < kPieces; ++k) {
+    const int piece = static_cast<int>(threadIdx.x + k * blockDim.x);
+    uint32_t packed[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const Values &v = values[k][j / 2], &w = weights[k][j / 2];
+      const int i = j % 2 * 2;
+      packed[j] = pack(v.values[i] * scale * w.values[i], v.values[i + 1] * scale * w.values[i + 1]);
+    }
+    x[k] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+    if (p.h != nullptr && blockIdx.x == 0 && piece < p.pieces) {
+      reinterpret_cast<uint4*>(row_of(p.h, t, p.h_row_bytes))[piece] = x[k];
+    }
+  }
+}
+
+template <int kTokens, int kPieces, bool kNormed>
+__device__ void load_x(const Parameters& p, uint4 (&x)[kTokens][kPieces]) {
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    if constexpr (kNormed) {
+      load_normed(p, t, x[t]);
+    } else {
       const uint4* from = row_of(static_cast<const uint4*>(p.x), t, p.x_row_bytes);
-      for (int i = threadIdx.x; i < p.in / kElements; i += kThreads) reinterpret_cast<uint4*>(to)[i] = from[i];
-      continue;
-    }
-    const float* from = row_of(static_cast<const float*>(p.x), t, p.x_row_bytes);
-    float squares = 0;
-    for (int i = threadIdx.x; i < p.in; i += kThreads) squares += from[i] * from[i];
-    __syncthreads();  // sums of the row before have been read
-    const float scale = 1.0f / sqrtf(block_sum(squares, sums) / static_cast<float>(p.in) + p.eps);
-    for (int i = threadIdx.x; i < p.in; i += kThreads) {
-      const __nv_bfloat16 value = __float2bfloat16_rn(from[i] * scale * p.norm[i]);
-      to[i] = value;
-      if (p.h != nullptr && blockIdx.x == 0) row_of(p.h, t, p.h_row_bytes)[i] = value;
-    }
-  }
-  __syncthreads();
-}
-
-template <int kRows>
-__device__ void multiply_row(const Parameters& p, int o, const __nv_bfloat16* x, float (&sums)[kRows]) {
-  const auto* weight = reinterpret_cast<const uint4*>(p.weight + static_cast<int64_t>(o) * p.in);
-  const int pieces = p.in / kElements;
-  for (int t = 0; t < kRows; ++t) sums[t] = 0;
-#pragma unroll 5
-  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < pieces; i += kWarp) {
-    const uint4 w = load_once(weight + i);
 #pragma unroll
-    for (int t = 0; t < kRows; ++t) sums[t] = dot_8(w, reinterpret_cast<const uint4*>(x + t * p.in)[i], sums[t]);
-  }
-#pragma unroll
-  for (int t = 0; t < kRows; ++t) sums[t] = warp_sum(sums[t]);
-}
-
-__device__ inline void write(const Parameters& p, int t, int o, float value) {
-  if (p.y_bf16) {
-    store(row_of(static_cast<__nv_bfloat16*>(p.y), t, p.y_row_bytes) + o, value);
-  } else {
-    float* to = row_of(static_cast<float*>(p.y), t, p.y_row_bytes) + o;
-    *to = p.accumulate ? *to + value : value;
-  }
-}
-
-/// One warp an output (kGated: an output of the gate and its partner), as many in turn as the grid leaves to it.
-template <int kRows, bool kGated>
-__global__ void __launch_bounds__(kThreads) gemv_kernel(const Parameters p) {
-  extern __shared__ __align__(16) unsigned char memory[];
-  auto* x = reinterpret_cast<__nv_bfloat16*>(memory);
-  load_x<kRows>(p, x);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int first = static_cast<int>((blockIdx.x * kThreads + threadIdx.x) / kWarp);
-  for (int o = first; o < p.out; o += static_cast<int>(gridDim.x) * kWarps) {
-    float sums[kRows];
-    multiply_row<kRows>(p, o, x, sums);
-    if constexpr (kGated) {
-      float ups[kRows];
-      multiply_row<kRows>(p, o + p.out, x, ups);
-#pragma unroll
-      for (int t = 0; t < kRows; ++t) sums[t] = silu(sums[t]) * ups[t];
-    }
-#pragma unroll
-    for (int t = 0; t < kRows; ++t) {
-      if (lane == t) write(p, t, o, sums[t]);
+      for (int k = 0; k < kPieces; ++k) {
+        const int piece = static_cast<int>(threadIdx.x + k * blockDim.x);
+        x[t][k] = piece < p.pieces ? from[piece] : uint4{};
+      }
     }
   }
 }
 
-template <int kRows>
-void launch(Context& context, const Gemv& g, const Parameters& p) {
-  const auto kernel = g.gated ? gemv_kernel<kRows, true> : gemv_kernel<kRows, false>;
-  const size_t shared = static_cast<size_t>(kRows) * static_cast<size_t>(p.in) * sizeof(__nv_bfloat16);
-  const cudaStream_t stream = cuda_stream(context);
-  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-             "gemv");
-  // Equal shares: as few rounds as the GPU needs, then as few blocks as these rounds need.
-  const int64_t needed = ceil_div(p.out, kWarps), most = int64_t{context.cuda->processors} * kBlocksPerProcessor;
-  const int64_t blocks = ceil_div(needed, ceil_div(needed, most));
-  kernel<<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(p);
-  check_launch("gemv");
+/// Where one thread's output of a turn goes.
+struct Target {
+  float* sum = nullptr;  // F32, or null
+  __nv_bfloat16* rounded = nullptr;
+  float before = 0;  // what is added to
+
+  __device__ Target(const Parameters& p, int t, int output) {
+    if (p.y_bf16) {
+      rounded = row_of(static_cast<__nv_bfloat16*>(p.y), t, p.y_row_bytes) + output;
+    } else {
+      sum = row_of(static_cast<float*>(p.y), t, p.y_row_bytes) + output;
+      if (p.accumulate) before = *sum;
+    }
+  }
+  __device__ void write(float value) const {
+    if (sum != nullptr)
+      *sum = before + value;
+    else
+      store(rounded, value);
+  }
+};
+
+/// All threads of a block share out one row of the weight, each with its own pieces of x in registers. The first rows
+/// are loaded, the others fetched into the L2 cache, while the kernel before still runs.
+template <int kTokens, int kPieces, Kind kKind>
+__global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
+    gemv_kernel(const __grid_constant__ Parameters p) {
+  constexpr bool kGated = kKind == Kind::kGated;
+  constexpr int kUnroll = kMostPieces / kPieces;
+  constexpr int kTurn = kLeastThreads / kTokens;          // rows between two reductions over the block
+  __shared__ float sums[kTokens][kTurn][kMostWarps + 1];  // one more: other banks
+  const Share<kGated> share(p.out);
+  const int rows = share.rows(), lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
+  uint4 next[kUnroll][kPieces], x[kTokens][kPieces];
+  load_rows(p, share, 0, next);
+  share.prefetch(p, kUnroll);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  load_x<kTokens, kPieces, kKind != Kind::kPlain>(p, x);
+  for (int base = 0; base < rows; base += kTurn) {
+    const int outputs = min(kTurn, rows - base) / (kGated ? 2 : 1);
+    const int t = static_cast<int>(threadIdx.x) / outputs, o = static_cast<int>(threadIdx.x) % outputs;
+    const bool writes = t < kTokens;
+    const Target target(p, writes ? t : 0, share.begin + base / (kGated ? 2 : 1) + o);
+    for (int r = 0; r < min(kTurn, rows - base); r += kUnroll) {
+      uint4 w[kUnroll][kPieces];
+#pragma unroll
+      for (int i = 0; i < kUnroll * kPieces; ++i) w[i / kPieces][i % kPieces] = next[i / kPieces][i % kPieces];
+      load_rows(p, share, base + r + kUnroll, next);
+#pragma unroll
+      for (int i = 0; i < kUnroll * kTokens; ++i) {
+        const int u = i / kTokens, token = i % kTokens;
+        float sum = 0;
+#pragma unroll
+        for (int k = 0; k < kPieces; ++k) sum = dot_8(w[u][k], x[token][k], sum);
+        sum = warp_sum(sum);
+        if (lane == 0) sums[token][r + u][warp] = sum;
+      }
+    }
+    __syncthreads();
+    if (writes) {
+      const auto total = [&](int r) {
+        float sum = 0;
+        for (int i = 0; i < warps; ++i) sum += sums[t][r][i];
+        return sum;
+      };
+      target.write(kGated ? silu(total(2 * o)) * total(2 * o + 1) : total(o));
+    }
+    __syncthreads();
+  }
 }
+
+struct Layout {
+  int pieces, threads;  // of a thread, of a block
+};
+
+/// For rows of `all` pieces.
+Layout layout(int64_t all) {
+  const int64_t pieces = ceil_div(all, kMostThreads);
+  const int64_t threads = ceil_div(ceil_div(all, pieces), kWarp) * kWarp;
+  return {static_cast<int>(pieces), static_cast<int>(std::max<int64_t>(threads, kLeastThreads))};
+}
+
+template <int kTokens, int kPieces, Kind kKind>
+void launch(Context& context, const Parameters& p, int threads) {
+  const int64_t most = int64_t{context.cuda->processors} * std::max(1, (kThreadsPerProcessor + threads / 4) / threads);
+  const auto blocks = static_cast<unsigned>(std::min(most, ceil_div(p.out, kLeastOutputs)));
+  launch_overlapping(context, gemv_kernel<kTokens, kPieces, kKind>, dim3(blocks), static_cast<unsigned>(threads), 0, p);
+}
+
+/// The pieces that a thread can hold beside those of its x.
+constexpr int most_pieces(int tokens, Kind kind) { return kind == Kind::kPlain && tokens <= 2 ? kMostPieces : 2; }
+
+template <int kTokens, Kind kKind>
+void launch(Context& context, const Parameters& p) {
+  const Layout l = layout(p.pieces);
+  if (l.pieces == 1) return launch<kTokens, 1, kKind>(context, p, l.threads);
+  if (l.pieces == 2) return launch<kTokens, 2, kKind>(context, p, l.threads);
+  if constexpr (most_pieces(kTokens, kKind) > 2) {
+    if (l.pieces == 3) return launch<kTokens, 3, kKind>(context, p, l.threads);
+    return launch<kTokens, 4, kKind>(context, p, l.threads);
+  }
+}
+
+template <int kTokens>
+void launch(Context& context, Kind kind, const Parameters& p) {
+  switch (kind) {
+    case Kind::kPlain: return launch<kTokens, Kind::kPlain>(context, p);
+    case Kind::kNormed: return launch<kTokens, Kind::kNormed>(context, p);
+    case Kind::kGated: return launch<kTokens, Kind::kGated>(context, p);
+  }
+}
+
+Kind kind_of(const Gemv& g) { return g.gated ? Kind::kGated : g.norm.empty() ? Kind::kPlain : Kind::kNormed; }
 
 }  // namespace
 
 bool gemv_fits(const Gemv& g) {
-  const int64_t in = g.weight.dim(1);
-  return g.weight.dtype == DType::kBF16 && g.x.rows() >= 1 && g.x.rows() <= Gemv::kMostRows && in % kElements == 0 &&
-         is_aligned(g.weight, 16) && is_aligned(g.x, 16) &&
-         static_cast<size_t>(g.x.rows() * in) * sizeof(__nv_bfloat16) <= kMostSharedBytes &&
+  const int64_t in = g.weight.dim(1), rows = g.x.rows();
+  if (rows < 1 || rows > Gemv::kMostRows || in % kElements != 0) return false;
+  if (layout(in / kElements).pieces > most_pieces(static_cast<int>(rows), kind_of(g))) return false;
+  return g.weight.dtype == DType::kBF16 && is_aligned(g.weight, 16) && is_aligned(g.x, 16) &&
+         (g.norm.empty() || is_aligned(g.norm, 16)) && (g.h.empty() || is_aligned(g.h, 16)) &&
          g.x.dtype == (g.norm.empty() ? DType::kBF16 : DType::kF32);
 }
 
 void gemv(Context& context, const Gemv& g) {
-  MSA_CHECK(gemv_fits(g));
+  MSA_CHECK(gemv_fits(g) && !(g.gated && g.norm.empty()));
   Parameters p{};
   p.weight = g.weight.as<__nv_bfloat16>();
   p.x = g.x.data;
@@ -155,15 +289,15 @@ void gemv(Context& context, const Gemv& g) {
   p.y = g.y.data;
   p.x_row_bytes = g.x.row_bytes, p.h_row_bytes = g.h.row_bytes, p.y_row_bytes = g.y.row_bytes;
   p.eps = g.eps;
-  p.in = static_cast<int>(g.weight.dim(1));
+  p.pieces = static_cast<int>(g.weight.dim(1) / kElements);
   p.out = static_cast<int>(g.gated ? g.weight.rows() / 2 : g.weight.rows());
   p.accumulate = g.accumulate;
   p.y_bf16 = g.y.dtype == DType::kBF16;
   switch (g.x.rows()) {
-    case 1: return launch<1>(context, g, p);
-    case 2: return launch<2>(context, g, p);
-    case 3: return launch<3>(context, g, p);
-    default: return launch<4>(context, g, p);
+    case 1: return launch<1>(context, kind_of(g), p);
+    case 2: return launch<2>(context, kind_of(g), p);
+    case 3: return launch<3>(context, kind_of(g), p);
+    default: return launch<4>(context, kind_of(g), p);
   }
 }
 

@@ -16,7 +16,7 @@ struct Gemv {
   Tensor h;                 // BF16 [T, in]: where the normed x is left; or empty
   Tensor y;                 // BF16 or F32 [T, out]; with `gated` BF16 [T, out / 2]
   bool accumulate = false;  // adds to y (F32)
-  bool gated = false;       // y = silu(first half of the outputs) · second half
+  bool gated = false;       // y = silu(first half of the outputs) · second half; with `norm`
 };
 
 /// Whether the kernel takes these rows, sizes and alignments.

@@ -50,6 +50,55 @@ __device__ inline float block_sum(float x, float* shared) {
   return warp_sum(lane < warps ? shared[lane] : 0.0f);
 }
 
+/// 16 bytes from global to shared memory, in the background.
+__device__ inline void copy_to_shared(void* to, const void* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+/// Returns when this thread's copies are there.
+__device__ inline void wait_for_copies_to_shared() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Kernels that overlap: one launched with launch_overlapping() may begin while the kernel before it in the stream runs.
+// Until wait_for_previous_kernel() it may read nothing that the kernels just before it write, and write nothing.
+// Hopper and later; elsewhere kernels follow one another.
+
+/// Returns when all kernels before have ended and what they wrote can be read.
+__device__ inline void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// The next kernel may begin once all blocks have come here.
+__device__ inline void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// `bytes` (a multiple of 16) on their way into the L2 cache.
+__device__ inline void prefetch_l2(const void* p, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
+template <class... Parameters, class... Arguments>
+void launch_overlapping(const Context& context, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+                        const Arguments&... arguments) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = cuda_stream(context);
+  config.attrs = &overlap;
+  config.numAttrs = context.cuda->overlaps_kernels ? 1 : 0;
+  cuda_check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch of a kernel");
+}
+
 inline int64_t ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 /// Calls f with a null pointer of the element type: float or __nv_bfloat16.

@@ -13,8 +13,8 @@ class DecodeAttention : public DeviceTest {
     int64_t heads, groups, d;
   };
 
-  /// Appends one row to a cache of `length` rows and attends; the content of the cache behind it is NaN.
-  static void check(const Shape& s, int length, const std::vector<int64_t>& prefix_rows) {
+  /// Adds one row to a cache of `length` rows and attends; the content of the cache behind it is NaN.
+  static void check(const Shape& s, int length, const std::vector<int64_t>& prefix_rows, bool normed) {
     SCOPED_TRACE("d " + std::to_string(s.d) + " length " + std::to_string(length));
     Draw draw(static_cast<uint32_t>(s.d + length));
     const int64_t capacity = length + 7;
@@ -27,6 +27,9 @@ class DecodeAttention : public DeviceTest {
       }
     }
     const Tensor q = draw.normal(kB, {1, s.heads, s.d}), out = draw.nan(kB, {1, s.heads, s.d});
+    const Tensor q_norm = draw.normal(DType::kF32, {s.d}), k_norm = draw.normal(DType::kF32, {s.d});
+    const int32_t position = length + 5;
+    RopeTable table(static_cast<int>(s.d), 1e4f, length + 10);
     std::vector<KeyValueSpan> prefix, prefix_on_device;
     Context& context = cuda_context();
     {
@@ -37,9 +40,21 @@ class DecodeAttention : public DeviceTest {
         const Tensor copied = on.in(both);
         prefix_on_device.push_back({half(copied, 0), half(copied, s.groups)});
       }
-      run(context, on, {k, v, new_k, new_v, q, out}, prefix_on_device, length);
+      table.prepare(context);
+      NormRope how{&table, {}, {}, 1e-6f};
+      if (normed) how.q_norm = on.in(q_norm), how.k_norm = on.in(k_norm);
+      run(context, on, {k, v, new_k, new_v, q, out, how, position}, prefix_on_device, length);
     }
-    expect_same_bits(k.slice_rows(length, length + 1), new_k);
+    // What norm_rope, tested by itself, makes of them.
+    {
+      OnDevice on(context);
+      NormRope how{&table, {}, {}, 1e-6f};
+      if (normed) how.q_norm = on.in(q_norm), how.k_norm = on.in(k_norm);
+      Buffer memory;
+      const std::vector<int32_t> positions{position};
+      norm_rope(context, how, upload(context, positions, memory), on.out(q), on.out(new_k));
+    }
+    expect_near(k.slice_rows(length, length + 1), new_k, 1e-6, rounding(kB));
     expect_same_bits(v.slice_rows(length, length + 1), new_v);
     const Tensor expected = draw.nan(DType::kF32, {1, s.heads, s.d});
     reference::prefixed_attention(q, prefix, {k.slice_rows(0, length + 1), v.slice_rows(0, length + 1)}, expected);
@@ -49,6 +64,8 @@ class DecodeAttention : public DeviceTest {
  private:
   struct Tensors {
     Tensor k, v, new_k, new_v, q, out;
+    NormRope how;
+    int32_t position;
   };
 
   /// Columns of K (0) or V (groups) in rows that hold both, as the bank has them.
@@ -62,20 +79,21 @@ class DecodeAttention : public DeviceTest {
   static void run(Context& context, OnDevice& on, const Tensors& t, const std::vector<KeyValueSpan>& prefix,
                   int length) {
     const int64_t heads = t.q.dim(1), groups = t.k.dim(1), d = t.q.dim(2);
-    std::vector<int32_t> words(static_cast<size_t>(1 + groups), 0);
+    std::vector<int32_t> words(static_cast<size_t>(2 + groups), 0);
     words[0] = length;
+    words[static_cast<size_t>(1 + groups)] = t.position;
     Buffer word_memory, partial_memory;
-    const Tensor on_device = to_device(context, Tensor(words.data(), DType::kI32, {1 + groups}), word_memory);
+    const Tensor on_device = to_device(context, Tensor(words.data(), DType::kI32, {2 + groups}), word_memory);
     DecodeCache cache;
     cache.k = on.out(t.k);
     cache.v = on.out(t.v);
     cache.length = on_device.slice_rows(0, 1);
     cache.counters = on_device.slice_rows(1, 1 + groups);
     cache.partials = partial_memory.tensor(DType::kF32, {heads, DecodeCache::kSplits, d + 2}, context.device);
-    const Tensor q = on.in(t.q), out = on.out(t.out);
-    ASSERT_TRUE(decode_fits(q, prefix, cache));
-    append_decoded(context, on.in(t.new_k), on.in(t.new_v), cache);
-    for (int round = 0; round < 2; ++round) decode_attention(context, q, prefix, cache, out);  // counters are reset
+    const Tensor out = on.out(t.out), position = on_device.slice_rows(1 + groups, 2 + groups);
+    const DecodeInput in{on.in(t.q), on.in(t.new_k), on.in(t.new_v), t.how, position};
+    ASSERT_TRUE(decode_fits(in, prefix, cache));
+    for (int round = 0; round < 2; ++round) decode_attention(context, in, prefix, cache, out);  // counters are reset
     synchronize(context);
   }
 };
@@ -83,8 +101,8 @@ class DecodeAttention : public DeviceTest {
 TEST_P(DecodeAttention, EqualsReference) {
   for (const Shape& shape : {Shape{9, 3, 64}, Shape{32, 8, 128}, Shape{4, 4, 16}, Shape{16, 1, 256}, Shape{2, 1, 24}}) {
     for (const int length : {0, 1, 62, 63, 64, 300, 2500}) {
-      check(shape, length, {});
-      check(shape, length, {3, 0, 200});
+      check(shape, length, {}, true);
+      check(shape, length, {3, 0, 200}, false);
     }
   }
 }

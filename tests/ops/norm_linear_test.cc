@@ -55,8 +55,10 @@ class NormLinear : public DeviceTest {
 };
 
 TEST_P(NormLinear, EqualsReference) {
-  for (const Shape& shape : {Shape{64, 48}, Shape{576, 960}, Shape{2560, 200}, Shape{77, 30}}) {
+  const Shape shapes[] = {{64, 48}, {576, 960}, {2560, 200}, {77, 30}, {9728, 38}, {24, 120000}};
+  for (const Shape& shape : shapes) {
     for (const int64_t T : {1, 2, 3, 4, 5, 40}) {
+      if (T > 5 && shape.in * shape.out > 1000000) continue;  // behind what decoding treats by itself nothing is new
       check(shape, T, LinearFormat::kF32);
       check(shape, T, LinearFormat::kBF16);
     }
