@@ -118,13 +118,8 @@ StepInput StepInput::from(const Batch& batch, const ModelConfig& config, torch::
   return in;
 }
 
-StepResult run_step(const Network& network, const NetworkTensors& w, const StepInput& input,
-                    const StepOptions& options) {
-  const std::vector<LayerMemory> memory = encode_all(network, w, input, options.recompute);
-  Network::QueryOptions query;
-  query.top_k = input.top_k;
-  if (options.attend_gold) query.preferred = input.targets.positive;
-  const QueryResult out = network.query(w, memory, input.documents, input.samples, query);
+StepResult losses_of(const Network& network, const NetworkTensors& w, const StepInput& input, const QueryResult& out,
+                     const StepOptions& options) {
   StepResult r;
   r.lm_loss = language_loss(network, w, input, out.hidden);
   r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
@@ -142,6 +137,15 @@ StepResult run_step(const Network& network, const NetworkTensors& w, const StepI
   r.recall_1 = recall_at(mean, input.targets, 1);
   r.recall_16 = recall_at(mean, input.targets, 16);
   return r;
+}
+
+StepResult run_step(const Network& network, const NetworkTensors& w, const StepInput& input,
+                    const StepOptions& options) {
+  const std::vector<LayerMemory> memory = encode_all(network, w, input, options.recompute);
+  Network::QueryOptions query;
+  query.top_k = input.top_k;
+  if (options.attend_gold) query.preferred = input.targets.positive;
+  return losses_of(network, w, input, network.query(w, memory, input.documents, input.samples, query), options);
 }
 
 }  // namespace msa::train

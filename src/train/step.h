@@ -42,6 +42,10 @@ struct StepResult {
   torch::Tensor recall_1, recall_16;      // inside the pool, mean score over layers
 };
 
+/// The losses of what the samples gave.
+StepResult losses_of(const Network& network, const NetworkTensors& w, const StepInput& input, const QueryResult& out,
+                     const StepOptions& options);
+
 StepResult run_step(const Network& network, const NetworkTensors& w, const StepInput& input,
                     const StepOptions& options);
 
