@@ -181,7 +181,8 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
     gemv_kernel(const __grid_constant__ Parameters p) {
   constexpr bool kGated = kKind == Kind::kGated;
   constexpr int kUnroll = kMostPieces / kPieces;
-  constexpr int kTurn = kLeastThreads / kTokens;          // rows between two reductions over the block
+  constexpr int kTurn = kLeastThreads / kTokens / 4 * 4;  // rows between two reductions over the block
+  static_assert(kTurn % kUnroll == 0 && kTurn * kTokens <= kLeastThreads);
   __shared__ float sums[kTokens][kTurn][kMostWarps + 1];  // one more: other banks
   const Share<kGated> share(p.out);
   const int rows = share.rows(), lane = static_cast<int>(threadIdx.x) % kWarp;
