@@ -1,3 +1,12 @@
+# msa_cuda_sources(TARGET FOLDER): the folder's .cu files become part of the target where CUDA is there.
+function(msa_cuda_sources target folder)
+  if(MSA_HAS_CUDA)
+    file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cu)
+    target_sources(${target} PRIVATE ${sources})
+    target_link_libraries(${target} PUBLIC CUDA::cudart_static)
+  endif()
+endfunction()
+
 # msa_library(NAME DEPENDS…): src/NAME as a static library of all its .cc files, with the include root src/.
 # The dependencies given are the only folders it may include from (tests/include_directions checks the sources too).
 add_library(msa_options INTERFACE)
@@ -20,6 +29,7 @@ function(msa_library name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
   add_library(msa_${name} STATIC ${sources})
   target_link_libraries(msa_${name} PUBLIC msa_options ${ARG_DEPENDS})
+  msa_cuda_sources(msa_${name} ${CMAKE_CURRENT_SOURCE_DIR}/${name})
 endfunction()
 
 # msa_test(NAME LIBS…): tests/NAME_test.cc as one GoogleTest program, one ctest entry.
