@@ -1,12 +1,10 @@
 // Times the routing scan over several layers of random keys made on the device, beside a device-to-device copy.
-// Usage: routing_scan_bench [--chunks N] [--layers L] [--width n] [--chunks-per-document c] [--top-k k] [--rounds r]
-//        [--m 1,8,32] [--keys bf16|int8|both]. Layers that do not fit the memory are left out, and said so.
+// Layers that do not fit the memory are left out, and the table says how many there were.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -27,33 +25,6 @@ struct Options {
   std::vector<int> m = {1, 8, 32, 64, 128, 512};
   std::string keys = "both";
 };
-
-Options parse(int argc, char** argv) {
-  Options o;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i], value = argv[i + 1];
-    const std::map<std::string, std::function<void()>> set = {
-        {"--chunks", [&] { o.chunks = std::atoll(value.c_str()); }},
-        {"--layers", [&] { o.layers = std::atoi(value.c_str()); }},
-        {"--width", [&] { o.width = std::atoi(value.c_str()); }},
-        {"--chunks-per-document", [&] { o.chunks_per_document = std::atoi(value.c_str()); }},
-        {"--top-k", [&] { o.top_k = std::atoi(value.c_str()); }},
-        {"--rounds", [&] { o.rounds = std::atoi(value.c_str()); }},
-        {"--keys", [&] { o.keys = value; }},
-        {"--m", [&] {
-           o.m.clear();
-           for (size_t at = 0; at < value.size();
-                at = value.find(',', at) == std::string::npos ? value.size() : value.find(',', at) + 1) {
-             o.m.push_back(std::atoi(value.c_str() + at));
-           }
-         }}};
-    const auto found = set.find(name);
-    if (found == set.end())
-      throw Error("unknown option", name, "the options stand at the top of this program's source");
-    found->second();
-  }
-  return o;
-}
 
 void check(cudaError_t status) { check_cuda(status, "routing_scan_bench"); }
 
@@ -96,26 +67,46 @@ __global__ void fill_documents(int32_t* documents, int64_t chunks, int per_docum
 
 unsigned blocks(int64_t items) { return static_cast<unsigned>((items + 255) / 256); }
 
-/// Median milliseconds of `rounds` runs, after two that are not counted.
-double median_ms(int rounds, const std::function<void()>& run) {
-  cudaEvent_t begin, end;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < rounds + 2; ++i) {
-    check(cudaEventRecord(begin));
-    run();
-    check(cudaEventRecord(end));
-    check(cudaEventSynchronize(end));
-    float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 2) times.push_back(ms);
+/// Median milliseconds of `rounds` runs of what `work` enqueues, after two that are not counted.
+class Timer {
+ public:
+  explicit Timer(int rounds) : rounds_(rounds) {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    check(cudaEventCreate(&begin_));
+    check(cudaEventCreate(&end_));
   }
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  std::nth_element(times.begin(), times.begin() + rounds / 2, times.end());
-  return static_cast<double>(times[static_cast<size_t>(rounds / 2)]);
-}
+  cudaStream_t stream() const { return stream_; }
+
+  /// As a graph, so that what the host takes to enqueue is not measured.
+  double median_ms(const std::function<void()>& work) const {
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    check(cudaDeviceSynchronize());
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    work();
+    check(cudaStreamEndCapture(stream_, &graph));
+    check(cudaGraphInstantiate(&executable, graph, 0));
+    std::vector<float> times;
+    for (int i = 0; i < rounds_ + 2; ++i) {
+      check(cudaEventRecord(begin_, stream_));
+      check(cudaGraphLaunch(executable, stream_));
+      check(cudaEventRecord(end_, stream_));
+      check(cudaEventSynchronize(end_));
+      float ms = 0;
+      check(cudaEventElapsedTime(&ms, begin_, end_));
+      if (i >= 2) times.push_back(ms);
+    }
+    check(cudaGraphExecDestroy(executable));
+    check(cudaGraphDestroy(graph));
+    std::nth_element(times.begin(), times.begin() + rounds_ / 2, times.end());
+    return static_cast<double>(times[static_cast<size_t>(rounds_ / 2)]);
+  }
+
+ private:
+  int rounds_;
+  cudaStream_t stream_;
+  cudaEvent_t begin_, end_;
+};
 
 struct Layers {
   std::vector<RoutingBank> banks;
@@ -125,7 +116,9 @@ struct Layers {
 class Bench {
  public:
   explicit Bench(const Options& options)
-      : o_(options), n_documents_(static_cast<int>((o_.chunks + o_.chunks_per_document - 1) / o_.chunks_per_document)) {
+      : o_(options),
+        timer_(options.rounds),
+        n_documents_(static_cast<int>((o_.chunks + o_.chunks_per_document - 1) / o_.chunks_per_document)) {
     documents_ = allocate<int32_t>(static_cast<size_t>(o_.chunks));
     fill_documents<<<blocks(o_.chunks), 256>>>(documents_, o_.chunks, o_.chunks_per_document);
     const int most = *std::max_element(o_.m.begin(), o_.m.end());
@@ -134,6 +127,7 @@ class Bench {
         queries_, static_cast<int64_t>(most) * o_.width, 0.05f, 77);
     scratch_.bytes = routing_scratch_bytes(o_.chunks, n_documents_, o_.width, most);
     scratch_.data = allocate<char>(scratch_.bytes);
+    scratch_.stream = timer_.stream();
     selections_ = allocate<RoutingSelection>(static_cast<size_t>(o_.layers));
   }
 
@@ -154,7 +148,8 @@ class Bench {
     const size_t bytes = size_t{2} << 30;
     char *from = allocate<char>(bytes), *to = allocate<char>(bytes);
     check(cudaMemset(from, 1, bytes));
-    const double ms = median_ms(o_.rounds, [&] { check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice)); });
+    const double ms =
+        timer_.median_ms([&] { check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, timer_.stream())); });
     copy_gb_s_ = 2 * static_cast<double>(bytes) / ms / 1e6;
     check(cudaFree(from));
     check(cudaFree(to));
@@ -193,25 +188,18 @@ class Bench {
     const size_t n = layers.banks.size();
     for (const int m : o_.m) {
       const RoutingQuery query{queries_, m, o_.top_k};
-      report("bf16 scan", m, n,
-             median_ms(o_.rounds,
-                       [&] {
-                         for (const RoutingBank& bank : layers.banks) scan_documents(bank, query, scratch_);
-                       }),
+      report("bf16 scan", m, n, timer_.median_ms([&] {
+        for (const RoutingBank& bank : layers.banks) scan_documents(bank, query, scratch_);
+      }),
              layers.key_bytes);
-      report("bf16 scan + top k", m, n,
-             median_ms(o_.rounds,
-                       [&] {
-                         for (size_t i = 0; i < n; ++i) route_bf16(layers.banks[i], query, scratch_, selections_ + i);
-                       }),
+      report("bf16 scan + top k", m, n, timer_.median_ms([&] {
+        for (size_t i = 0; i < n; ++i) route_bf16(layers.banks[i], query, scratch_, selections_ + i);
+      }),
              layers.key_bytes);
     }
-    report("top k alone", 0, n,
-           median_ms(o_.rounds,
-                     [&] {
-                       for (size_t i = 0; i < n; ++i)
-                         select_documents(n_documents_, o_.top_k, scratch_, selections_ + i);
-                     }),
+    report("top k alone", 0, n, timer_.median_ms([&] {
+      for (size_t i = 0; i < n; ++i) select_documents(n_documents_, o_.top_k, scratch_, selections_ + i);
+    }),
            static_cast<size_t>(n_documents_) * 4);
     for (const RoutingBank& bank : layers.banks) check(cudaFree(const_cast<bf16*>(bank.keys)));
   }
@@ -233,26 +221,20 @@ class Bench {
     }
     const size_t n = layers.banks.size();
     std::printf("int8: %zu layers, %zu of them with bf16 keys of their own\n", n, exact.size());
-    report("quantise", 0, 1,
-           median_ms(o_.rounds,
-                     [&] {
-                       quantise_keys_cuda(layers.banks[0].keys, o_.chunks, o_.width,
-                                          const_cast<void*>(layers.banks[0].int8_keys), nullptr);
-                     }),
+    report("quantise", 0, 1, timer_.median_ms([&] {
+      quantise_keys_cuda(layers.banks[0].keys, o_.chunks, o_.width, const_cast<void*>(layers.banks[0].int8_keys),
+                         timer_.stream());
+    }),
            layers.key_bytes + exact_bytes);
     for (const int m : o_.m) {
       const RoutingQuery query{queries_, m, o_.top_k};
-      report("int8 bounds", m, n,
-             median_ms(o_.rounds,
-                       [&] {
-                         for (const RoutingBank& bank : layers.banks) scan_bounds_int8(bank, query, scratch_);
-                       }),
+      report("int8 bounds", m, n, timer_.median_ms([&] {
+        for (const RoutingBank& bank : layers.banks) scan_bounds_int8(bank, query, scratch_);
+      }),
              layers.key_bytes);
-      report("int8 certified top k", m, n,
-             median_ms(o_.rounds,
-                       [&] {
-                         for (size_t i = 0; i < n; ++i) route_int8(layers.banks[i], query, scratch_, selections_ + i);
-                       }),
+      report("int8 certified top k", m, n, timer_.median_ms([&] {
+        for (size_t i = 0; i < n; ++i) route_int8(layers.banks[i], query, scratch_, selections_ + i);
+      }),
              layers.key_bytes);
       compare(layers, query);
     }
@@ -267,6 +249,7 @@ class Bench {
     for (size_t i = 0; i < certified.size(); ++i) {
       RoutingSelection exact;
       route_bf16(layers.banks[i], query, scratch_, selections_);
+      check(cudaStreamSynchronize(timer_.stream()));
       check(cudaMemcpy(&exact, selections_, sizeof(exact), cudaMemcpyDeviceToHost));
       const RoutingSelection& c = certified[i];
       const size_t found = static_cast<size_t>(exact.n);
@@ -278,7 +261,8 @@ class Bench {
                 fell_back, differ);
   }
 
-  Options o_;
+  const Options o_;
+  Timer timer_;
   int n_documents_;
   int32_t* documents_;  // [chunks]
   float* queries_;      // [largest m, width]
@@ -291,8 +275,19 @@ class Bench {
 }  // namespace msa
 
 int main(int argc, char** argv) {
+  msa::Options o;
+  CLI::App app("Times the routing scan on this machine's GPU");
+  app.add_option("--chunks", o.chunks, "chunks of a layer")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--layers", o.layers, "layers, each with keys of its own")->capture_default_str();
+  app.add_option("--width", o.width, "elements of a key, a multiple of 32 up to 1024")->capture_default_str();
+  app.add_option("--chunks-per-document", o.chunks_per_document)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--top-k", o.top_k)->capture_default_str()->check(CLI::Range(1, msa::kMaxRoutingTopK));
+  app.add_option("--rounds", o.rounds, "runs, of which the median is printed")->capture_default_str();
+  app.add_option("--m", o.m, "numbers of query tokens, with commas between")->delimiter(',')->capture_default_str();
+  app.add_option("--keys", o.keys)->capture_default_str()->check(CLI::IsMember({"bf16", "int8", "both"}));
+  CLI11_PARSE(app, argc, argv);
   try {
-    msa::Bench(msa::parse(argc, argv)).run();
+    msa::Bench(o).run();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 1;

@@ -9,7 +9,7 @@
 namespace msa {
 
 /// Of a vector x and its quantised form scale * X, X int8. Norms are rounded up.
-struct KeyCertificate {
+struct alignas(16) KeyCertificate {
   float scale;
   float error;           // >= |x - scale * X|; inf: nothing is known (x is not finite, or its norm exceeds 2^60)
   float norm;            // >= |x|

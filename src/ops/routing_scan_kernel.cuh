@@ -264,7 +264,7 @@ struct KeyAtHand {
   KeyCertificate certificate;  // int8 only
 };
 
-struct QueryConstants {  // of the bounds
+struct alignas(16) QueryConstants {  // of the bounds
   float scale, quantised_norm, error, unused;
 };
 

@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kSelectThreads) select_kernel(const SelectPara
     const int found = static_cast<int>(gridDim.x) * p.k;
     for (int base = 0; base < found; base += kSelectThreads) {
       const int i = base + static_cast<int>(threadIdx.x);
-      best.add(i < found ? p.block_best[i / p.k * kMaxRoutingTopK + i % p.k] : 0, p.k);
+      best.add(i < found ? __ldcg(p.block_best + i / p.k * kMaxRoutingTopK + i % p.k) : 0, p.k);
     }
     best.sort_and_cut(p.k);
   }

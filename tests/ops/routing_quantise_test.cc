@@ -100,12 +100,26 @@ std::vector<double> computed_scores(const std::vector<bf16>& a, const std::vecto
           static_cast<double>(in_parts)};
 }
 
+/// A key that is quantised without error and meets the error of the query with its full length.
+std::vector<bf16> worst_key(const std::vector<bf16>& query, int n) {
+  const Quantised q(query.data(), n);
+  std::vector<bf16> key;
+  for (int i = 0; i < n; ++i) {
+    const double error = static_cast<double>(to_float(query[static_cast<size_t>(i)])) -
+                         static_cast<double>(q.certificate().scale) * q.values()[i];
+    key.push_back(to_bf16(error < 0 ? -1.0f : 1.0f));
+  }
+  return key;
+}
+
 TEST(RoutingQuantise, BoundsHoldTheScore) {
   for (const int n : {32, 64, 192, 512, 1024}) {
     const uint32_t seed = static_cast<uint32_t>(n + 1);
     SCOPED_TRACE("seed " + std::to_string(seed));
     std::mt19937 engine(seed);
-    const auto queries = vectors(n, engine), keys = vectors(n, engine);
+    const auto queries = vectors(n, engine);
+    auto keys = vectors(n, engine);
+    for (const auto& query : queries) keys.push_back(worst_key(query, n));
     for (size_t q = 0; q < queries.size(); ++q) {
       for (size_t k = 0; k < keys.size(); ++k) {
         const ScoreBounds bounds =
