@@ -23,9 +23,10 @@ double sum_of(const double* lanes) {
   return sums[0];
 }
 
-/// At least `norm`, as float32.
+/// At least `norm`, as float32; NaN stays NaN.
 float norm_above(double norm) {
-  return std::max(static_cast<float>(norm * (1 + 0x1p-20)), std::numeric_limits<float>::min());
+  const float above = static_cast<float>(norm * (1 + 0x1p-20));
+  return above < 0x1p-126f ? 0x1p-126f : above;
 }
 
 }  // namespace

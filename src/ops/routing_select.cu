@@ -144,7 +144,10 @@ __device__ inline double sum_of_warp(double x) {
   return x;
 }
 
-__device__ inline float norm_above(double norm) { return fmaxf(static_cast<float>(norm * (1 + 0x1p-20)), 0x1p-126f); }
+__device__ inline float norm_above(double norm) {
+  const float above = static_cast<float>(norm * (1 + 0x1p-20));
+  return above < 0x1p-126f ? 0x1p-126f : above;  // not fmaxf: NaN stays NaN
+}
 
 /// A warp; step for step as quantise_key of routing_quantise.cc, so that the bits are the same.
 __device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out) {
