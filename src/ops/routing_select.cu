@@ -1,0 +1,253 @@
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "ops/routing_select.cuh"
+
+namespace msa {
+namespace {
+
+constexpr int kSelectThreads = 1024;
+constexpr int kSelectRoom = 2 * kSelectThreads;
+constexpr int kWarpsABlock = 8;
+
+/// A score and its document as one number: no two are equal, and of equal scores the lower document is greater.
+__device__ inline uint64_t rank_of(uint32_t order, int document) {
+  return order == 0 ? 0 : static_cast<uint64_t>(order) << 32 | static_cast<uint32_t>(~document);
+}
+
+/// The best ranks that a block has seen.
+struct BlockBest {
+  uint64_t ranks[kSelectRoom];
+  int count;
+  uint64_t threshold;  // k ranks at least as great have been seen; 0: not yet
+
+  /// All threads: the ranks in falling order, cut to k.
+  __device__ void sort_and_cut(int k) {
+    int size = 2;
+    while (size < count) size *= 2;
+    for (int i = count + static_cast<int>(threadIdx.x); i < size; i += kSelectThreads) ranks[i] = 0;
+    for (int run = 2; run <= size; run *= 2) {
+      for (int distance = run / 2; distance > 0; distance /= 2) {
+        __syncthreads();
+        const int pair = static_cast<int>(threadIdx.x);
+        if (pair >= size / 2) continue;
+        const int low = pair / distance * 2 * distance + pair % distance, high = low + distance;
+        const bool falling = (low & run) == 0;
+        const uint64_t a = ranks[low], b = ranks[high];
+        if ((a < b) == falling) ranks[low] = b, ranks[high] = a;
+      }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      count = min(count, k);
+      if (count == k) threshold = ranks[k - 1];
+    }
+    __syncthreads();
+  }
+
+  /// All threads, each with one rank; 0 = none.
+  __device__ void add(uint64_t rank, int k) {
+    if (rank > threshold) ranks[atomicAdd(&count, 1)] = rank;
+    __syncthreads();
+    if (count > kSelectRoom - kSelectThreads) sort_and_cut(k);
+    __syncthreads();
+  }
+};
+
+__device__ inline void write_selection(const SelectParams& p, const BlockBest& best) {
+  RoutingSelection& to = *p.selection;
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < best.count) {
+    to.documents[i] = static_cast<int32_t>(~static_cast<uint32_t>(best.ranks[i]));
+    to.scores[i] = score_of_order(static_cast<uint32_t>(best.ranks[i] >> 32));
+  }
+  if (i != 0) return;
+  to.n = best.count;
+  to.kth_order = best.count == p.k ? static_cast<uint32_t>(best.ranks[p.k - 1] >> 32) : 0;
+  to.candidates = p.n_candidates == nullptr ? 0 : *p.n_candidates;
+  to.fell_back = to.candidates > kRoutingCandidates;
+}
+
+/// Every block selects from its share; the last one to finish selects from what they found.
+__global__ void __launch_bounds__(kSelectThreads) select_kernel(const SelectParams p) {
+  __shared__ BlockBest best;
+  __shared__ bool last;
+  if (threadIdx.x == 0) best.count = 0, best.threshold = 0;
+  __syncthreads();
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * kSelectThreads; base < p.n_documents;
+       base += static_cast<int64_t>(gridDim.x) * kSelectThreads) {
+    const int64_t i = base + threadIdx.x;
+    best.add(i < p.n_documents ? rank_of(p.document_orders[i], static_cast<int>(i)) : 0, p.k);
+  }
+  best.sort_and_cut(p.k);
+  if (gridDim.x > 1) {
+    uint64_t* const mine = p.block_best + blockIdx.x * kMaxRoutingTopK;
+    if (threadIdx.x < p.k) mine[threadIdx.x] = static_cast<int>(threadIdx.x) < best.count ? best.ranks[threadIdx.x] : 0;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      last = atomicInc(p.ticket, gridDim.x - 1) == gridDim.x - 1;
+      best.count = 0;  // the threshold holds for all
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    if (threadIdx.x == 0) best.threshold = 0;
+    __syncthreads();
+    const int found = static_cast<int>(gridDim.x) * p.k;
+    for (int base = 0; base < found; base += kSelectThreads) {
+      const int i = base + static_cast<int>(threadIdx.x);
+      best.add(i < found ? __ldcg(p.block_best + i / p.k * kMaxRoutingTopK + i % p.k) : 0, p.k);
+    }
+    best.sort_and_cut(p.k);
+  }
+  write_selection(p, best);
+}
+
+/// Appends `value` of the threads that `wanted` holds for: one atomic addition a warp. All threads of a warp call it.
+__device__ inline void append(bool wanted, int32_t value, int32_t* out, int32_t room, int32_t* count) {
+  const uint32_t wanting = __ballot_sync(0xffffffffu, wanted);
+  if (wanting == 0) return;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  int32_t first = 0;
+  if (lane == 0) first = atomicAdd(count, __popc(wanting));
+  first = __shfl_sync(0xffffffffu, first, 0);
+  const int32_t at = first + __popc(wanting & ((1u << lane) - 1));
+  if (wanted && at < room) out[at] = value;
+}
+
+__global__ void candidates_kernel(const CandidateParams p) {
+  const int64_t count = p.list.count == nullptr ? p.list.all : *p.list.count;
+  const uint32_t threshold = p.lower_best->kth_order;
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < count;
+       base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int64_t i = base + threadIdx.x;
+    const bool wanted = i < count && p.upper_orders[i] >= threshold;
+    const int32_t row = !wanted ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
+    append(wanted, row, p.candidates, kRoutingCandidates, p.n_candidates);
+  }
+}
+
+__global__ void permitted_kernel(const int32_t* document_of_chunk, int64_t n_chunks, const uint8_t* permitted,
+                                 int32_t* rows, int32_t* n_rows) {
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < n_chunks;
+       base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int64_t i = base + threadIdx.x;
+    const bool wanted = i < n_chunks && permitted[document_of_chunk[i]] != 0;
+    append(wanted, static_cast<int32_t>(i), rows, static_cast<int32_t>(n_chunks), n_rows);
+  }
+}
+
+__device__ inline double sum_of_warp(double x) {
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+
+__device__ inline float norm_above(double norm) {
+  const float above = static_cast<float>(norm * (1 + 0x1p-20));
+  return above < 0x1p-126f ? 0x1p-126f : above;  // not fmaxf: NaN stays NaN
+}
+
+/// A warp; step for step as quantise_key of routing_quantise.cc, so that the bits are the same.
+__device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  float largest = 0;
+  double squares = 0, error_squares = 0;
+  int32_t integer_squares = 0;
+  for (int i = lane; i < n; i += 32) {
+    const float x = __bfloat162float(key[i]);
+    largest = fmaxf(largest, fabsf(x));
+    squares += static_cast<double>(x) * static_cast<double>(x);
+  }
+  for (int offset = 16; offset > 0; offset /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
+  const float norm = norm_above(__dsqrt_rn(sum_of_warp(squares)));
+  const bool certain = norm <= kMaxCertifiedNorm;
+  const float scale = certain ? __fdiv_rn(largest, 127.0f) : 0.0f;
+  for (int i = lane; i < n; i += 32) {
+    const float x = __bfloat162float(key[i]);
+    const float rounded = scale > 0 ? fminf(fmaxf(rintf(__fdiv_rn(x, scale)), -127.0f), 127.0f) : 0.0f;
+    const int quantised = static_cast<int>(rounded);
+    out[i] = static_cast<int8_t>(quantised);
+    const float error = static_cast<float>(static_cast<double>(x) - static_cast<double>(scale) * rounded);
+    error_squares += static_cast<double>(error) * static_cast<double>(error);
+    integer_squares += quantised * quantised;
+  }
+  integer_squares = __reduce_add_sync(0xffffffffu, integer_squares);
+  const float error_norm = norm_above(__dsqrt_rn(sum_of_warp(error_squares)));
+  const double exact = static_cast<double>(scale) * __dsqrt_rn(static_cast<double>(integer_squares));
+  if (lane != 0) return;
+  *reinterpret_cast<KeyCertificate*>(out + n) =
+      certain ? KeyCertificate{scale, error_norm, norm, norm_above(exact)} : KeyCertificate{0, INFINITY, INFINITY, 0};
+}
+
+__global__ void quantise_kernel(const __nv_bfloat16* keys, int64_t rows, int n, char* out, int64_t row_bytes) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarpsABlock + threadIdx.x / 32;
+  if (row < rows) quantise_row(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
+}
+
+__global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat16* rounded, char* out,
+                                        int64_t row_bytes) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * n;
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) rounded[at + i] = __float2bfloat16_rn(queries[at + i]);
+  __syncwarp();
+  quantise_row(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
+}
+
+__global__ void scores_kernel(const uint32_t* orders, int64_t n, float* scores) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) scores[i] = score_of_order(orders[i]);
+}
+
+unsigned blocks_for(int64_t items, int64_t a_block, int64_t most) {
+  return static_cast<unsigned>(std::clamp<int64_t>((items + a_block - 1) / a_block, 1, most));
+}
+
+constexpr int64_t kMostBlocks = 1 << 30;
+constexpr int kAppendBlocks = 1024;
+
+}  // namespace
+
+void select_best(const SelectParams& p, cudaStream_t stream) {
+  select_kernel<<<blocks_for(p.n_documents, kSelectThreads, kSelectBlocks), kSelectThreads, 0, stream>>>(p);
+  check_cuda(cudaGetLastError(), "select_kernel");
+}
+
+void collect_candidates(const CandidateParams& p, cudaStream_t stream) {
+  candidates_kernel<<<blocks_for(p.list.all, 256, kAppendBlocks), 256, 0, stream>>>(p);
+  check_cuda(cudaGetLastError(), "candidates_kernel");
+}
+
+void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream) {
+  quantise_queries_kernel<<<static_cast<unsigned>(m), 32, 0, stream>>>(
+      queries, n, reinterpret_cast<__nv_bfloat16*>(rounded), static_cast<char*>(out),
+      static_cast<int64_t>(quantised_key_bytes(n)));
+  check_cuda(cudaGetLastError(), "quantise_queries_kernel");
+}
+
+void scores_of_orders(const uint32_t* orders, int64_t n, float* scores, cudaStream_t stream) {
+  if (n == 0) return;
+  scores_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, stream>>>(orders, n, scores);
+  check_cuda(cudaGetLastError(), "scores_kernel");
+}
+
+void permitted_chunks(const RoutingBank& bank, const uint8_t* permitted, int32_t* rows, int32_t* n_rows, void* stream) {
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  check_cuda(cudaMemsetAsync(n_rows, 0, sizeof(*n_rows), s), "cudaMemsetAsync");
+  permitted_kernel<<<blocks_for(bank.n_chunks, 256, kAppendBlocks), 256, 0, s>>>(bank.document_of_chunk, bank.n_chunks,
+                                                                                 permitted, rows, n_rows);
+  check_cuda(cudaGetLastError(), "permitted_kernel");
+}
+
+void quantise_keys_cuda(const bf16* keys, int64_t rows, int n, void* out, void* stream) {
+  MSA_CHECK(n > 0 && n % kRoutingWidthStep == 0);
+  if (rows == 0) return;
+  quantise_kernel<<<blocks_for(rows, kWarpsABlock, kMostBlocks), kWarpsABlock * 32, 0,
+                    static_cast<cudaStream_t>(stream)>>>(reinterpret_cast<const __nv_bfloat16*>(keys), rows, n,
+                                                         static_cast<char*>(out),
+                                                         static_cast<int64_t>(quantised_key_bytes(n)));
+  check_cuda(cudaGetLastError(), "quantise_kernel");
+}
+
+}  // namespace msa

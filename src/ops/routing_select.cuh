@@ -1,0 +1,41 @@
+// What follows and prepares the scan on the device; each only enqueues its kernel.
+#pragma once
+#include "ops/routing_device.cuh"
+#include "ops/routing_scan.h"
+#include "ops/routing_scan_kernel.cuh"
+
+namespace msa {
+
+constexpr int kSelectBlocks = 256;  // at most
+
+struct SelectParams {
+  const uint32_t* document_orders = nullptr;  // [n_documents]
+  int n_documents = 0;
+  int k = 0;
+  uint64_t* block_best = nullptr;         // [kSelectBlocks, kMaxRoutingTopK]
+  uint32_t* ticket = nullptr;             // [1] 0 before and after
+  RoutingSelection* selection = nullptr;  // n, kth_order, documents, scores
+  const int32_t* n_candidates = nullptr;  // [1] where not null, goes into the selection
+};
+
+/// The k best of document_orders, highest first, ties by lower document; a document of order 0 is none.
+void select_best(const SelectParams& p, cudaStream_t stream);
+
+struct CandidateParams {
+  ChunkList list;
+  const uint32_t* upper_orders = nullptr;        // [chunks of the list]
+  const RoutingSelection* lower_best = nullptr;  // the k best lower bounds of documents
+  int32_t* candidates = nullptr;                 // [kRoutingCandidates]
+  int32_t* n_candidates = nullptr;               // [1] 0 before; may end above kRoutingCandidates
+};
+
+/// Chunks whose upper bound reaches the k-th best lower bound.
+void collect_candidates(const CandidateParams& p, cudaStream_t stream);
+
+/// queries F32 [m, n] → rounded [m, n] to bf16 (scratch) → out [m, quantised_key_bytes(n)].
+void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream);
+
+/// orders [n] → scores [n], -inf of order 0; of upper bounds a missing order cannot occur.
+void scores_of_orders(const uint32_t* orders, int64_t n, float* scores, cudaStream_t stream);
+
+}  // namespace msa
