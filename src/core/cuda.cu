@@ -97,6 +97,11 @@ void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to) {
 
 void cuda_synchronize(CudaState& state) { cuda_check(cudaStreamSynchronize(state.stream), "synchronisation"); }
 
+void* cuda_stream_handle(CudaState& state) {
+  cuda_check(cudaSetDevice(state.index), "cudaSetDevice");
+  return state.stream;
+}
+
 struct CudaMark {
   CudaMark() { cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate"); }
   ~CudaMark() { cudaEventDestroy(event); }

@@ -26,6 +26,8 @@ void cuda_release(void* memory);
 /// strided. Ordered with the context's ops; to the host it returns when the bytes are there.
 void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to);
 void cuda_synchronize(CudaState& state);
+/// The cudaStream_t that the context's ops run on; its GPU becomes the thread's current one.
+void* cuda_stream_handle(CudaState& state);
 
 /// A moment in the context's work.
 struct CudaMark;

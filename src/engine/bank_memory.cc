@@ -21,18 +21,20 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
 
 }  // namespace
 
-BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k)
+BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
+                       std::shared_ptr<const DeviceKeys> keys)
     : config_(config),
       snapshot_(snapshot),
-      router_(std::move(snapshot),
-              config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot,
-              config.n_heads),
+      keys_(std::move(keys)),
+      similarity_(config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot),
+      router_(std::move(snapshot), similarity_, config.n_heads),
       top_k_(top_k),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()),
       content_memory_(config.memory.routing_layers.size()) {
   MSA_CHECK(snapshot_->shape.routing_layers == config.memory.routing_layers);
+  MSA_CHECK(keys_ == nullptr || keys_->snapshot() == snapshot_);
 }
 
 size_t BankMemory::index_of(int layer) const {
@@ -45,7 +47,10 @@ size_t BankMemory::index_of(int layer) const {
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
-  router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
+  if (keys_ != nullptr)
+    keys_->score(context, static_cast<int>(i), q, similarity_, config_.n_heads, scores_[i]);
+  else
+    router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
   selection_[i] = router_.top_k(scores_[i], top_k_);
   if (on_cuda(context.device)) {
     upload_content(context, i);

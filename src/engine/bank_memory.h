@@ -6,6 +6,7 @@
 #include "bank/snapshot.h"
 #include "model/config.h"
 #include "model/memory.h"
+#include "router/device_keys.h"
 #include "router/router.h"
 
 namespace msa {
@@ -13,7 +14,9 @@ namespace msa {
 /// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection.
 class BankMemory : public Memory {
  public:
-  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k);
+  /// `keys` (may be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
+  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
+             std::shared_ptr<const DeviceKeys> keys = nullptr);
 
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
@@ -32,6 +35,8 @@ class BankMemory : public Memory {
 
   const ModelConfig& config_;
   std::shared_ptr<const Snapshot> snapshot_;
+  std::shared_ptr<const DeviceKeys> keys_;
+  Similarity similarity_;
   Router router_;
   int top_k_;
   std::vector<std::vector<float>> scores_;              // per routing layer [slots]

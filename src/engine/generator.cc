@@ -17,18 +17,30 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
+/// The snapshot's routing keys on the context's GPU; null on the CPU and for banks that the scan there does not take.
+std::shared_ptr<const DeviceKeys> current_keys(Context& context, const std::shared_ptr<const Snapshot>& snapshot,
+                                               std::shared_ptr<const DeviceKeys>& known) {
+  if (!on_cuda(context.device) || !DeviceKeys::fits(snapshot->shape)) return nullptr;
+  if (known == nullptr || known->snapshot() != snapshot) {
+    known.reset();  // makes room first
+    known = std::make_shared<DeviceKeys>(context, snapshot);
+  }
+  return known;
+}
+
 /// One question on its way through the hops.
 class Interleave {
  public:
+  /// `keys`: of an earlier question or null; replaced where they are not the snapshot's.
   Interleave(Context& context, const Model& model, const Bank& bank, std::string_view question,
-             const AskOptions& options)
+             const AskOptions& options, std::shared_ptr<const DeviceKeys>& keys)
       : model_(model),
         bank_(bank),
         question_(question),
         options_(options),
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
         snapshot_(bank.snapshot()),
-        memory_(model.config(), snapshot_, top_k_),
+        memory_(model.config(), snapshot_, top_k_, current_keys(context, snapshot_, keys)),
         session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 
@@ -274,13 +286,13 @@ Generator::Generator(const Model& model, const Bank& bank) : model_(model), bank
 Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
                       const AnswerCallback& stream) {
   check_question(model_, question);
-  return Interleave(context, model_, bank_, question, options).run(context, stream);
+  return Interleave(context, model_, bank_, question, options, keys_).run(context, stream);
 }
 
 std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms) {
   check_question(model_, question);
   AskOptions options;
-  return Interleave(context, model_, bank_, question, options).route_only(context, count, route_ms);
+  return Interleave(context, model_, bank_, question, options, keys_).route_only(context, count, route_ms);
 }
 
 }  // namespace msa

@@ -86,6 +86,8 @@ class Generator {
  private:
   const Model& model_;
   const Bank& bank_;
+  // Of the last snapshot that a question on a GPU saw.
+  std::shared_ptr<const DeviceKeys> keys_;
 };
 
 }  // namespace msa

@@ -1,0 +1,111 @@
+#include "router/device_keys.h"
+
+#include <limits>
+#include <utility>
+
+#include "core/copy.h"
+#include "core/cuda.h"
+#include "ops/fold_heads.h"
+#include "ops/routing_scan.h"
+
+namespace msa {
+namespace {
+
+constexpr float kDead = -std::numeric_limits<float>::infinity();
+
+/// Neighbouring live documents of one segment: their chunks lie in one piece.
+struct Run {
+  int segment;
+  int64_t first_chunk, end_chunk;
+};
+
+std::vector<Run> live_runs(const Snapshot& snapshot) {
+  std::vector<Run> runs;
+  for (size_t s = 0; s < snapshot.segments.size(); ++s) {
+    const std::span<const int64_t> starts = snapshot.segments[s]->chunk_starts();
+    const LiveFlags& live = snapshot.live[s];
+    bool extends = false;
+    for (size_t i = 0; i + 1 < starts.size(); ++i) {
+      if (live[i] != 0 && extends) runs.back().end_chunk = starts[i + 1];
+      if (live[i] != 0 && !extends) runs.push_back({static_cast<int>(s), starts[i], starts[i + 1]});
+      extends = live[i] != 0;
+    }
+  }
+  return runs;
+}
+
+std::vector<int32_t> slots_of_chunks(const Snapshot& snapshot) {
+  std::vector<int32_t> out;
+  int32_t slot = 0;
+  for (size_t s = 0; s < snapshot.segments.size(); ++s) {
+    const std::span<const int64_t> starts = snapshot.segments[s]->chunk_starts();
+    for (size_t i = 0; i + 1 < starts.size(); ++i, ++slot) {
+      if (snapshot.live[s][i] != 0) out.insert(out.end(), static_cast<size_t>(starts[i + 1] - starts[i]), slot);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+bool DeviceKeys::fits(const BankShape& shape) {
+  return kHasCuda && shape.dtype == DType::kBF16 && shape.row_elements() % kRoutingWidthStep == 0 &&
+         shape.row_elements() <= kMaxRoutingWidth;
+}
+
+DeviceKeys::DeviceKeys(Context& context, std::shared_ptr<const Snapshot> of)
+    : snapshot_(std::move(of)), kv_heads_(snapshot_->shape.kv_heads), head_dim_(snapshot_->shape.head_dim) {
+  const Snapshot& snapshot = *snapshot_;
+  MSA_CHECK(fits(snapshot.shape) && on_cuda(context.device));
+  for (const auto& segment : snapshot.segments) n_slots_ += segment->n_documents();
+  const std::vector<int32_t> slots = slots_of_chunks(snapshot);
+  n_chunks_ = static_cast<int64_t>(slots.size());
+  MSA_CHECK(n_chunks_ < std::numeric_limits<int32_t>::max() && n_slots_ < std::numeric_limits<int32_t>::max());
+  if (n_chunks_ == 0) return;
+  const std::vector<Run> runs = live_runs(snapshot);
+  for (int layer = 0; layer < snapshot.shape.n_layers(); ++layer) {
+    const int64_t n = snapshot.shape.row_elements();
+    const Tensor keys = keys_.emplace_back().tensor(DType::kBF16, {n_chunks_, n}, context.device);
+    int64_t row = 0;
+    for (const Run& run : runs) {
+      const int64_t count = run.end_chunk - run.first_chunk;
+      const Segment& segment = *snapshot.segments[static_cast<size_t>(run.segment)];
+      copy(context, segment.keys(layer).slice_rows(run.first_chunk, run.end_chunk), keys.slice_rows(row, row + count));
+      row += count;
+    }
+    MSA_CHECK(row == n_chunks_);
+  }
+  to_device(context, Tensor::of_const(slots.data(), DType::kI32, {n_chunks_}), slot_of_chunk_);
+  synchronize(context);
+}
+
+void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, Similarity similarity, int n_heads,
+                       std::vector<float>& document_scores) const {
+  MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{n_heads} * head_dim_);
+  document_scores.assign(static_cast<size_t>(n_slots_), kDead);
+  if (n_chunks_ == 0) return;
+  const Tensor folded = context.scratch[0].tensor(DType::kF32, {q.rows(), kv_heads_ * head_dim_}, context.device);
+  fold_heads_on_device(context, q, n_heads, kv_heads_, similarity == Similarity::kCosine, folded);
+  if constexpr (kHasCuda) {
+    RoutingBank bank;
+    bank.keys = static_cast<const bf16*>(keys_[static_cast<size_t>(layer_index)].data());
+    bank.document_of_chunk = static_cast<const int32_t*>(slot_of_chunk_.data());
+    bank.n_chunks = n_chunks_;
+    bank.n_documents = static_cast<int>(n_slots_);
+    bank.n = kv_heads_ * head_dim_;
+    RoutingQuery query;
+    query.queries = folded.as<float>();
+    query.m = static_cast<int>(q.rows());
+    query.k = 1;  // the best are chosen from all scores by whoever asked for them
+    const size_t bytes = routing_scratch_bytes(n_chunks_, bank.n_documents, bank.n, query.m);
+    Buffer& memory = context.scratch[1];
+    memory.reserve(bytes, context.device);
+    const RoutingScratch scratch{memory.data(), bytes, cuda_stream_handle(*context.cuda)};
+    scan_documents(bank, query, scratch);
+    const Tensor scores = context.scratch[2].tensor(DType::kF32, {n_slots_}, context.device);
+    msa::document_scores(bank.n_documents, scratch, scores.as<float>());
+    copy(context, scores, Tensor(document_scores.data(), DType::kF32, {n_slots_}));
+  }
+}
+
+}  // namespace msa

@@ -1,0 +1,35 @@
+// A snapshot's routing keys on a GPU, scanned there: one copy serves every question of that snapshot.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "core/context.h"
+#include "router/router.h"
+
+namespace msa {
+
+class DeviceKeys {
+ public:
+  /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.
+  static bool fits(const BankShape& shape);
+
+  /// Copies the keys of all live documents, layer by layer, to the context's GPU. Throws Error when they do not fit.
+  DeviceKeys(Context& context, std::shared_ptr<const Snapshot> snapshot);
+
+  const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
+
+  /// As Router::score for q F32 [n_routed, H·d] on the GPU; queries are rounded to bf16.
+  void score(Context& context, int layer_index, const Tensor& q, Similarity similarity, int n_heads,
+             std::vector<float>& document_scores) const;
+
+ private:
+  std::shared_ptr<const Snapshot> snapshot_;
+  int64_t n_slots_ = 0;
+  int64_t n_chunks_ = 0;  // of live documents
+  int kv_heads_;
+  int head_dim_;
+  std::vector<Buffer> keys_;  // per layer BF16 [n_chunks, G·d]
+  Buffer slot_of_chunk_;      // I32 [n_chunks]
+};
+
+}  // namespace msa
