@@ -28,7 +28,7 @@ void* allocate(size_t bytes, [[maybe_unused]] Device device) {
 
 void Buffer::Free::operator()(void* p) const {
   if constexpr (kHasCuda) {
-    if (on_cuda(device)) return cuda_release(p);
+    if (on_cuda(device)) return cuda_release(device.index, p);
   }
   std::free(p);
 }

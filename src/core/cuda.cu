@@ -1,15 +1,9 @@
-#include <new>
-
 #include "core/cuda.h"
 #include "core/cuda_state.h"
 #include "core/error.h"
 
 namespace msa {
-namespace {
 
-std::string mebibytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
-/// Makes the GPU the thread's current one. Throws Error where there is none.
 int use_device(int index) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -26,8 +20,6 @@ int use_device(int index) {
   cuda_check(cudaSetDevice(index), "cudaSetDevice");
   return index;
 }
-
-}  // namespace
 
 void cuda_check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -61,24 +53,6 @@ std::string cuda_name(int index) {
   cuda_check(cudaGetDeviceProperties(&properties, use_device(index)), "cudaGetDeviceProperties");
   return properties.name;
 }
-
-void* cuda_allocate(int index, size_t bytes) {
-  use_device(index);
-  void* memory = nullptr;
-  const cudaError_t status = cudaMalloc(&memory, bytes);
-  if (status == cudaErrorMemoryAllocation) {
-    static_cast<void>(cudaGetLastError());
-    size_t free = 0, total = 0;
-    cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw Error(
-        "out of memory: " + mebibytes(bytes) + " asked for, " + mebibytes(free) + " of " + mebibytes(total) + " free",
-        "GPU " + std::to_string(index), "use a smaller batch, or end other programs on this GPU");
-  }
-  cuda_check(status, "cudaMalloc");
-  return memory;
-}
-
-void cuda_release(void* memory) { cudaFree(memory); }
 
 void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to) {
   if (from.elements() == 0) return;

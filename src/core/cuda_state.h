@@ -22,6 +22,9 @@ struct CudaState {
   CublasLt blas;
 };
 
+/// Makes the GPU the thread's current one. Throws Error where there is none.
+int use_device(int index);
+
 /// Throws Error with CUDA's own description; `what`: the call or kernel.
 void cuda_check(cudaError_t status, const char* what);
 

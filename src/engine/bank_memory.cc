@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/copy.h"
+#include "ops/best_scores.h"
 
 namespace msa {
 namespace {
@@ -47,15 +48,16 @@ size_t BankMemory::index_of(int layer) const {
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
-  if (keys_ != nullptr)
-    keys_->score(context, static_cast<int>(i), q, similarity_, config_.n_heads, scores_[i]);
-  else
+  if (keys_ != nullptr) {
+    route_on_device(context, i, q);
+  } else {
     router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
-  selection_[i] = router_.top_k(scores_[i], top_k_);
+    selection_[i] = router_.top_k(scores_[i], top_k_);
+  }
+  content_[i].clear();
   if (on_cuda(context.device)) {
     upload_content(context, i);
   } else {
-    content_[i].clear();
     for (const ScoredDocument& d : selection_[i]) {
       const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
       content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
@@ -64,9 +66,35 @@ void BankMemory::route(Context& context, int layer, const Tensor& q) {
   route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The bank lies in host memory: the selected documents' content goes to the GPU in one piece.
+void BankMemory::route_on_device(Context& context, size_t i, const Tensor& q) {
+  const int64_t slots = router_.n_slots();
+  if (device_scores_.empty()) {
+    device_scores_ = device_scores_memory_.tensor(DType::kF32, {n_layers(), slots}, context.device);
+  }
+  routed_on_ = &context;
+  scores_[i].clear();
+  const Tensor row = device_scores_.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1);
+  keys_->score(context, static_cast<int>(i), q, {similarity_, config_.n_heads}, row.reshape({slots}));
+  selection_[i].clear();
+  if (top_k_ > kMostBestScores)
+    selection_[i] = router_.top_k(scores(static_cast<int>(i)), top_k_);
+  else if (top_k_ > 0)
+    selection_[i] = best_on_device(row, top_k_);
+}
+
+/// scores F32 [layers, slots] on the GPU: the best by their mean.
+std::vector<ScoredDocument> BankMemory::best_on_device(const Tensor& scores, int count) const {
+  std::vector<ScoredDocument> out;
+  for (const BestScore& best : best_mean_scores(*routed_on_, scores, count)) {
+    out.push_back(router_.slot(best.index));
+    out.back().score = best.score;
+  }
+  return out;
+}
+
+/// The bank lies in host memory: the selected documents' content goes to the GPU in one piece, without a wait. The
+/// choice of the next layer's documents waits for all work before it, so the piece can then be written again.
 void BankMemory::upload_content(Context& context, size_t i) {
-  content_[i].clear();
   std::vector<Tensor> parts;  // [chunks, 2 (K|V), G·d]
   int64_t chunks = 0;
   for (const ScoredDocument& d : selection_[i]) {
@@ -74,7 +102,7 @@ void BankMemory::upload_content(Context& context, size_t i) {
     chunks += parts.back().rows();
   }
   if (chunks == 0) return;
-  const Tensor all = host_content_.tensor(parts.front().dtype, {chunks, 2, config_.kv_size()});
+  const Tensor all = staging_.tensor(context, parts.front().dtype, {chunks, 2, config_.kv_size()});
   int64_t row = 0;
   for (const Tensor& part : parts) {
     std::memcpy(all.row<char>(row), part.data, static_cast<size_t>(part.bytes()));
@@ -87,12 +115,16 @@ void BankMemory::upload_content(Context& context, size_t i) {
 std::span<const KeyValueSpan> BankMemory::gather(int layer) { return content_[index_of(layer)]; }
 
 std::vector<ScoredDocument> BankMemory::routed(int count) const {
-  if (scores_.empty() || scores_.front().empty()) return {};
-  std::vector<float> mean(scores_.front().size(), 0.0f);
-  for (const auto& layer : scores_) {
-    for (size_t slot = 0; slot < mean.size(); ++slot) mean[slot] += layer[slot];
+  if (keys_ != nullptr && count > 0 && count <= kMostBestScores) {
+    return device_scores_.empty() ? std::vector<ScoredDocument>() : best_on_device(device_scores_, count);
   }
-  for (float& m : mean) m /= static_cast<float>(scores_.size());
+  if (n_layers() == 0 || scores(0).empty()) return {};
+  std::vector<float> mean(scores(0).size(), 0.0f);
+  for (int layer = 0; layer < n_layers(); ++layer) {
+    const std::span<const float> one = scores(layer);
+    for (size_t slot = 0; slot < mean.size(); ++slot) mean[slot] += one[slot];
+  }
+  for (float& m : mean) m /= static_cast<float>(n_layers());
   return router_.top_k(mean, count);
 }
 
@@ -101,7 +133,26 @@ const std::vector<ScoredDocument>& BankMemory::selection(int routing_index) cons
 }
 
 std::span<const float> BankMemory::scores(int routing_index) const {
-  return scores_[static_cast<size_t>(routing_index)];
+  std::vector<float>& out = scores_[static_cast<size_t>(routing_index)];
+  if (out.empty() && !device_scores_.empty()) {
+    const int64_t slots = device_scores_.dim(1);
+    out.resize(static_cast<size_t>(slots));
+    copy(*routed_on_, device_scores_.slice_rows(routing_index, routing_index + 1),
+         Tensor(out.data(), DType::kF32, {1, slots}));
+  }
+  return out;
+}
+
+std::vector<float> BankMemory::layer_scores(const ScoredDocument& document) const {
+  const size_t slot = slot_of(document);
+  std::vector<float> out(scores_.size());
+  if (device_scores_.empty()) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = scores_[i][slot];
+  } else {
+    const auto at = static_cast<int64_t>(slot);
+    copy(*routed_on_, device_scores_.slice_columns(at, at + 1), Tensor(out.data(), DType::kF32, {n_layers(), 1}));
+  }
+  return out;
 }
 
 size_t BankMemory::slot_of(const ScoredDocument& document) const {

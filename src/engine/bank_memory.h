@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bank/snapshot.h"
+#include "core/staging.h"
 #include "model/config.h"
 #include "model/memory.h"
 #include "router/device_keys.h"
@@ -11,7 +12,8 @@
 
 namespace msa {
 
-/// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection.
+/// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection; with DeviceKeys the
+/// scores stay on the GPU, and the context of the last route() must live as long as they are asked for.
 class BankMemory : public Memory {
  public:
   /// `keys` (may be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
@@ -21,17 +23,22 @@ class BankMemory : public Memory {
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
 
-  /// Documents by the mean of their scores over the routing layers, highest first, ties by lower id.
+  /// The `count` best documents by mean score over the routing layers, highest first. Empty before the first route.
   std::vector<ScoredDocument> routed(int count) const;
-  /// One layer's selection of the last route, and the score of any document of it.
   const std::vector<ScoredDocument>& selection(int routing_index) const;
-  std::span<const float> scores(int routing_index) const;  // [slots]
-  size_t slot_of(const ScoredDocument& document) const;
+  /// [slots]; empty before the first route.
+  std::span<const float> scores(int routing_index) const;
+  /// One document's score in every routing layer.
+  std::vector<float> layer_scores(const ScoredDocument& document) const;
+  size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
   double route_milliseconds() const { return route_ms_; }
 
  private:
   size_t index_of(int layer) const;
-  void upload_content(Context& context, size_t routing_index);
+  int64_t n_layers() const { return static_cast<int64_t>(scores_.size()); }
+  void route_on_device(Context& context, size_t i, const Tensor& q);
+  std::vector<ScoredDocument> best_on_device(const Tensor& scores, int count) const;
+  void upload_content(Context& context, size_t i);
 
   const ModelConfig& config_;
   std::shared_ptr<const Snapshot> snapshot_;
@@ -39,11 +46,17 @@ class BankMemory : public Memory {
   Similarity similarity_;
   Router router_;
   int top_k_;
-  std::vector<std::vector<float>> scores_;              // per routing layer [slots]
+  mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
-  std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer: a span a document, on CUDA one for all
-  std::vector<Buffer> content_memory_;                  // per routing layer: selected content on the GPU
-  Buffer host_content_, host_q_;
+  std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
+  // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.
+  Buffer host_q_;
+  Staging staging_;
+  std::vector<Buffer> content_memory_;  // per routing layer
+  // With keys_.
+  Context* routed_on_ = nullptr;
+  Tensor device_scores_;  // F32 [routing layers, slots]
+  Buffer device_scores_memory_;
   double route_ms_ = 0;
 };
 

@@ -101,10 +101,7 @@ class Interleave {
       r.id = d.id;
       r.score = d.score;
       if (const auto record = bank_.find(d.id, *snapshot_)) r.external_id = record->external_id;
-      const size_t slot = memory_.slot_of(d);
-      for (size_t i = 0; i < model_.config().memory.routing_layers.size(); ++i) {
-        r.layers.push_back(memory_.scores(static_cast<int>(i))[slot]);
-      }
+      r.layers = memory_.layer_scores(d);
       out.push_back(std::move(r));
     }
     return out;

@@ -2,6 +2,7 @@
 // on the context's device.
 #pragma once
 #include "ops/attention.h"
+#include "ops/best_scores.h"
 #include "ops/decode_attention.h"
 #include "ops/indices.h"
 #include "ops/norm_linear.h"
@@ -29,6 +30,7 @@ void linear_cuda(Context& context, const Tensor& weight, const Tensor& x, const 
 bool norm_linear_cuda(Context& context, const Normed& in, const Tensor& weight, const Tensor& h, const Tensor& y,
                       bool gated);
 void fold_heads_cuda(Context& context, const Tensor& q, int n_heads, int kv_heads, bool normalise, const Tensor& out);
+std::vector<BestScore> best_mean_scores_cuda(Context& context, const Tensor& scores, int k);
 void argmax_cuda(Context& context, const Tensor& x, const Tensor& out);
 void decode_attention_cuda(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,
                            const DecodeCache& cache, const Tensor& out);

@@ -79,13 +79,17 @@ DeviceKeys::DeviceKeys(Context& context, std::shared_ptr<const Snapshot> of)
   synchronize(context);
 }
 
-void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, Similarity similarity, int n_heads,
-                       std::vector<float>& document_scores) const {
-  MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{n_heads} * head_dim_);
-  document_scores.assign(static_cast<size_t>(n_slots_), kDead);
-  if (n_chunks_ == 0) return;
+void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, const Scoring& how,
+                       const Tensor& scores) const {
+  MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{how.n_heads} * head_dim_);
+  MSA_CHECK(on_cuda(scores) && scores.dtype == DType::kF32 && scores.elements() == n_slots_);
+  if (n_slots_ == 0) return;
+  if (n_chunks_ == 0) {
+    const std::vector<float> dead(static_cast<size_t>(n_slots_), kDead);
+    return copy(context, Tensor::of_const(dead.data(), DType::kF32, {n_slots_}), scores);
+  }
   const Tensor folded = context.scratch[0].tensor(DType::kF32, {q.rows(), kv_heads_ * head_dim_}, context.device);
-  fold_heads_on_device(context, q, n_heads, kv_heads_, similarity == Similarity::kCosine, folded);
+  fold_heads_on_device(context, q, how.n_heads, kv_heads_, how.similarity == Similarity::kCosine, folded);
   if constexpr (kHasCuda) {
     RoutingBank bank;
     bank.keys = static_cast<const bf16*>(keys_[static_cast<size_t>(layer_index)].data());
@@ -96,15 +100,13 @@ void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, Simil
     RoutingQuery query;
     query.queries = folded.as<float>();
     query.m = static_cast<int>(q.rows());
-    query.k = 1;  // the best are chosen from all scores by whoever asked for them
+    query.k = 1;  // the best are chosen from all scores
     const size_t bytes = routing_scratch_bytes(n_chunks_, bank.n_documents, bank.n, query.m);
     Buffer& memory = context.scratch[1];
     memory.reserve(bytes, context.device);
     const RoutingScratch scratch{memory.data(), bytes, cuda_stream_handle(*context.cuda)};
     scan_documents(bank, query, scratch);
-    const Tensor scores = context.scratch[2].tensor(DType::kF32, {n_slots_}, context.device);
-    msa::document_scores(bank.n_documents, scratch, scores.as<float>());
-    copy(context, scores, Tensor(document_scores.data(), DType::kF32, {n_slots_}));
+    document_scores(bank.n_documents, scratch, scores.as<float>());
   }
 }
 

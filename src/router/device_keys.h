@@ -10,6 +10,12 @@ namespace msa {
 
 class DeviceKeys {
  public:
+  /// What Router is made with.
+  struct Scoring {
+    Similarity similarity;
+    int n_heads;
+  };
+
   /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.
   static bool fits(const BankShape& shape);
 
@@ -18,9 +24,10 @@ class DeviceKeys {
 
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
 
-  /// As Router::score for q F32 [n_routed, H·d] on the GPU; queries are rounded to bf16.
-  void score(Context& context, int layer_index, const Tensor& q, Similarity similarity, int n_heads,
-             std::vector<float>& document_scores) const;
+  int64_t n_slots() const { return n_slots_; }
+
+  /// As Router::score for q F32 [n_routed, H·d]; queries are rounded to bf16. scores F32 [n_slots]; both on the GPU.
+  void score(Context& context, int layer_index, const Tensor& q, const Scoring& how, const Tensor& scores) const;
 
  private:
   std::shared_ptr<const Snapshot> snapshot_;

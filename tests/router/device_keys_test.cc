@@ -23,6 +23,15 @@ BankShape shape_of(int kv_heads, int head_dim) {
   return shape;
 }
 
+std::vector<float> scores_of(Context& gpu, const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scoring& how) {
+  std::vector<float> out(static_cast<size_t>(keys.n_slots()));
+  Buffer memory;
+  const Tensor scores = memory.tensor(DType::kF32, {keys.n_slots()}, gpu.device);
+  keys.score(gpu, 1, q, how, scores);
+  copy(gpu, scores, Tensor(out.data(), DType::kF32, {keys.n_slots()}));
+  return out;
+}
+
 TEST_P(DeviceKeysTest, ScoresAsTheCpu) {
   Context cpu(2);
   Context& gpu = cuda_context();
@@ -42,10 +51,10 @@ TEST_P(DeviceKeysTest, ScoresAsTheCpu) {
         Buffer memory, device_memory;
         testing::fill(memory, n_routed * heads * head_dim, DType::kF32, random);
         const Tensor q(memory.data(), DType::kF32, {n_routed, heads * head_dim});
-        std::vector<float> expected, scores;
+        std::vector<float> expected;
         router.score(cpu, 1, q, expected);
-        keys.score(gpu, 1, to_device(gpu, q, device_memory), similarity, heads, scores);
-        ASSERT_EQ(scores.size(), expected.size());
+        ASSERT_EQ(keys.n_slots(), router.n_slots());
+        const std::vector<float> scores = scores_of(gpu, keys, to_device(gpu, q, device_memory), {similarity, heads});
         for (size_t slot = 0; slot < scores.size(); ++slot) {
           if (std::isinf(expected[slot])) {
             EXPECT_EQ(scores[slot], expected[slot]) << slot;
@@ -59,14 +68,17 @@ TEST_P(DeviceKeysTest, ScoresAsTheCpu) {
   }
 }
 
-TEST_P(DeviceKeysTest, AnEmptyBankHasNoScores) {
+TEST_P(DeviceKeysTest, ABankOfTheDeadHasNoScores) {
+  std::mt19937 random(3);
   const auto bank = Bank::in_memory(shape_of(2, 16));
-  const DeviceKeys keys(cuda_context(), bank->snapshot());
   Buffer memory;
   const Tensor q = memory.tensor(DType::kF32, {1, 2 * 16}, cuda_context().device);
-  std::vector<float> scores{1};
-  keys.score(cuda_context(), 0, q, Similarity::kCosine, 2, scores);
-  EXPECT_TRUE(scores.empty());
+  const DeviceKeys::Scoring how{Similarity::kCosine, 2};
+  EXPECT_TRUE(scores_of(cuda_context(), DeviceKeys(cuda_context(), bank->snapshot()), q, how).empty());
+  ASSERT_TRUE(add(*bank, random_batch(*bank, 2, random)).committed());
+  for (const DocumentId id : {1, 2}) ASSERT_TRUE(bank->remove(id));
+  const DeviceKeys keys(cuda_context(), bank->snapshot());
+  for (const float score : scores_of(cuda_context(), keys, q, how)) EXPECT_EQ(score, -INFINITY);
 }
 
 INSTANTIATE_TEST_SUITE_P(On, DeviceKeysTest, ::testing::Values(DeviceType::kCuda), device_test_name);
