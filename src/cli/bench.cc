@@ -1,4 +1,6 @@
 // msa bench: how fast this machine encodes, routes and decodes, each beside what limits it.
+#include "cli/bench.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 #include <iostream>
 #include <random>
 
-#include "cli/commands.h"
 #include "core/copy.h"
 #include "core/cpu.h"
 #include "engine/sampler.h"
@@ -19,17 +20,7 @@
 namespace msa::cli {
 namespace {
 
-struct Options {
-  int repeats = 5;
-  int document_tokens = 512;
-  int documents = 16;
-  int new_tokens = 128;
-  int prompt_tokens = 32;
-  int64_t chunks = 200000;
-  int query_tokens = 32;
-  int pack_tokens = 0;  // 0: the device's own
-  std::string shape;    // random weights of this shape; "": a model directory
-};
+using Options = BenchOptions;
 
 /// A model directory's transformer, or one of a named shape with random weights.
 struct BenchModel {
@@ -205,10 +196,13 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
     return sub;
   };
   CLI::App* encode = add("encode", "Tokens per second of encoding documents", bench_encode);
-  encode->add_option("--tokens", o->document_tokens, "Tokens a document")
-      ->check(CLI::Range(1, 8192))
-      ->capture_default_str();
-  encode->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  CLI::App* ops = add("ops", "Every op of a layer by itself: over documents, then over one token", bench_ops);
+  for (CLI::App* sub : {encode, ops}) {
+    sub->add_option("--tokens", o->document_tokens, "Tokens a document")
+        ->check(CLI::Range(1, 8192))
+        ->capture_default_str();
+    sub->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  }
   encode->add_option("--pack", o->pack_tokens, "Tokens of one pass (default: the device's own)")
       ->check(CLI::Range(1, 1 << 20));
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
@@ -218,8 +212,9 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   decode->add_option("--prompt", o->prompt_tokens, "Tokens before them")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  for (CLI::App* sub : {encode, decode}) {
-    sub->add_option("--shape", o->shape, "Random weights of this shape instead of a model: 4b or 135m");
+  for (CLI::App* sub : {encode, decode, ops}) {
+    sub->add_option("--shape", o->shape,
+                    "Random weights of this shape, 4b or 135m, instead of a model (ops: always, default 135m)");
   }
   CLI::App* route = add("route", "The routing scan of one layer over random keys", bench_route);
   route->add_option("--chunks", o->chunks, "Keys")
