@@ -17,17 +17,6 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-/// The snapshot's routing keys on the context's GPU; null on the CPU and for banks that the scan there does not take.
-std::shared_ptr<const DeviceKeys> current_keys(Context& context, const std::shared_ptr<const Snapshot>& snapshot,
-                                               std::shared_ptr<const DeviceKeys>& known) {
-  if (!on_cuda(context.device) || !DeviceKeys::fits(snapshot->shape)) return nullptr;
-  if (known == nullptr || known->snapshot() != snapshot) {
-    known.reset();  // makes room first
-    known = std::make_shared<DeviceKeys>(context, snapshot);
-  }
-  return known;
-}
-
 /// One question on its way through the hops.
 class Interleave {
  public:
@@ -40,7 +29,7 @@ class Interleave {
         options_(options),
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
         snapshot_(bank.snapshot()),
-        memory_(model.config(), snapshot_, top_k_, current_keys(context, snapshot_, keys)),
+        memory_(model.config(), snapshot_, top_k_, device_keys(context, snapshot_, keys)),
         session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 

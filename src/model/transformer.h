@@ -44,6 +44,11 @@ struct LayerActivations {
 
   /// Norms and rotates q and k in place.
   void rotate(Context& context) const { norm_rope(context, how, positions, q, k); }
+  /// What one of several sequences that share a pass sees: tokens [begin, end).
+  LayerActivations slice(int64_t begin, int64_t end) const {
+    const auto rows = [&](const Tensor& t) { return t.slice_rows(begin, end); };
+    return {layer, weights, rows(h), rows(q), rows(k), rows(v), how, positions.slice(begin, end)};
+  }
 };
 
 /// The part of a layer that depends on what the tokens may see.

@@ -17,6 +17,10 @@ struct Indices {
   Indices(std::span<const int32_t> values, Tensor copy) : host(values), device(copy) {}
 
   int64_t size() const { return static_cast<int64_t>(host.size()); }
+  Indices slice(int64_t begin, int64_t end) const {
+    const auto part = host.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    return device.empty() ? Indices(part) : Indices(part, device.slice_rows(begin, end));
+  }
   /// The copy that kernels read.
   const Tensor& on(const Context& context) const {
     MSA_CHECK(host.empty() || (!device.empty() && device.device == context.device));

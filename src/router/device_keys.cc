@@ -110,4 +110,14 @@ void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, const
   }
 }
 
+std::shared_ptr<const DeviceKeys> device_keys(Context& context, const std::shared_ptr<const Snapshot>& snapshot,
+                                              std::shared_ptr<const DeviceKeys>& kept) {
+  if (!on_cuda(context.device) || !DeviceKeys::fits(snapshot->shape)) return nullptr;
+  if (kept == nullptr || kept->snapshot() != snapshot) {
+    kept.reset();  // makes room first
+    kept = std::make_shared<DeviceKeys>(context, snapshot);
+  }
+  return kept;
+}
+
 }  // namespace msa

@@ -39,4 +39,9 @@ class DeviceKeys {
   Buffer slot_of_chunk_;      // I32 [n_chunks]
 };
 
+/// The snapshot's keys on the context's GPU; null on the CPU and for banks that the scan there does not take. `kept`:
+/// those of the last call, or null; replaced where they are another snapshot's.
+std::shared_ptr<const DeviceKeys> device_keys(Context& context, const std::shared_ptr<const Snapshot>& snapshot,
+                                              std::shared_ptr<const DeviceKeys>& kept);
+
 }  // namespace msa
