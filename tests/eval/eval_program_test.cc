@@ -1,0 +1,148 @@
+// `msa eval` from outside: the small set of tests/data/eval/towns and a model of random weights.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "../engine/tiny_model.h"
+
+namespace msa {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read_text(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+class EvalProgram : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    testing::write_tiny_model(path("model"));
+    fs::copy(fs::path(MSA_SOURCE_DIR) / "tests/data/eval/towns", path("towns"));
+  }
+
+  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
+  void write(const std::string& name, const std::string& text) const { std::ofstream(path(name)) << text; }
+
+  Outcome msa(const std::vector<std::string>& arguments) const {
+    std::string command = "MSA_BANK= MSA_MODEL='" + path("model") + "' '" MSA_PROGRAM "' eval";
+    for (const std::string& a : arguments) command += " '" + a + "'";
+    command += " > '" + path("out") + "' 2> '" + path("err") + "'";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(path("out")), read_text(path("err"))};
+  }
+
+  json msa_json(std::vector<std::string> arguments) const {
+    arguments.push_back("--json");
+    const Outcome run = msa(arguments);
+    EXPECT_EQ(run.code, 0) << run.err;
+    json result = json::parse(run.out, nullptr, /*allow_exceptions=*/false);
+    EXPECT_TRUE(result.is_object()) << run.out << run.err;
+    return result.is_object() ? result : json::object();
+  }
+
+  void expect_failure(const std::vector<std::string>& arguments, const std::string& message) const {
+    const Outcome run = msa(arguments);
+    EXPECT_EQ(run.code, 1) << run.out;
+    EXPECT_THAT(run.err, HasSubstr(message));
+    EXPECT_EQ(run.out, "");
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+TEST_F(EvalProgram, RetrievalOverAWholeCorpus) {
+  const std::vector<std::string> arguments{"retrieval",  "--data", path("towns"),   "--bank",
+                                           path("bank"), "--run",  path("run.trec")};
+  const json first = msa_json(arguments);
+  EXPECT_EQ(first["questions"], 20);
+  EXPECT_EQ(first["bank"]["encoded"], 50);
+  EXPECT_EQ(first["bank"]["documents"], 50);
+  EXPECT_EQ(first["metrics"]["layers"].size(), 2u);
+  EXPECT_EQ(first["metrics"]["mean"]["recall@100"]["value"], 1.0);
+  for (const json& metric : first["metrics"]["mean"]) {
+    EXPECT_LE(metric["interval"][0], metric["value"]);
+    EXPECT_GE(metric["interval"][1], metric["value"]);
+  }
+  const json again = msa_json(arguments);
+  EXPECT_EQ(again["bank"]["encoded"], 0);
+  EXPECT_EQ(again["metrics"], first["metrics"]);
+
+  const json from_run = msa_json({"retrieval", "--data", path("towns"), "--documents-from", path("run.trec")});
+  EXPECT_EQ(from_run["metrics"]["mean"], first["metrics"]["mean"]);
+}
+
+TEST_F(EvalProgram, WhatMayAnswerUnjudgedIsNotRanked) {
+  msa_json({"retrieval", "--data", path("towns"), "--run", path("run.trec")});
+  EXPECT_THAT(read_text(path("run.trec")), ::testing::Not(HasSubstr("q0 Q0 d1 ")));
+  EXPECT_THAT(read_text(path("run.trec")), HasSubstr("q1 Q0 d1 "));
+}
+
+TEST_F(EvalProgram, QuestionsAreDrawnWithTheSeed) {
+  const auto run = [&](const std::string& seed) {
+    msa_json({"retrieval", "--data", path("towns"), "--limit", "5", "--seed", seed, "--run", path("run.trec")});
+    return read_text(path("run.trec"));
+  };
+  const std::string one = run("1");
+  EXPECT_EQ(std::count(one.begin(), one.end(), '\n'), 5 * 50 - (one.starts_with("q0 ") ? 1 : 0));
+  EXPECT_EQ(run("1"), one);
+  EXPECT_NE(run("2"), one);
+}
+
+TEST_F(EvalProgram, ADegenerateSetIsRefused) {
+  expect_failure({"retrieval", "--data", path("nowhere")}, "no such folder");
+  write("towns/possible_positives.tsv", "query-id\tcorpus-id\tscore\nq0\td999\t1\n");
+  expect_failure({"retrieval", "--data", path("towns")}, "d999");
+  fs::remove(path("towns/possible_positives.tsv"));
+  write("towns/qrels.tsv", "query-id\tcorpus-id\tscore\nq0\td999\t1\n");
+  expect_failure({"retrieval", "--data", path("towns")}, "d999");
+  write("towns/qrels.tsv", "query-id\tcorpus-id\tscore\n");
+  expect_failure({"retrieval", "--data", path("towns")}, "no document is judged relevant");
+  write("towns/qrels.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t99999999999\n");
+  expect_failure({"retrieval", "--data", path("towns")}, "qrels.tsv:2");
+  write("towns/qrels.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t1\n");
+  write("towns/queries.jsonl", "");
+  expect_failure({"retrieval", "--data", path("towns")}, "no questions");
+  write("towns/queries.jsonl", "{\"_id\": \"q0\", \"text\": \"Who?\"}\n{\"_id\": \"q0\", \"text\": \"What?\"}\n");
+  expect_failure({"retrieval", "--data", path("towns")}, "q0");
+}
+
+TEST_F(EvalProgram, ABrokenRunIsRefused) {
+  const auto refused = [&](const std::string& lines, const std::string& message) {
+    write("run.trec", lines);
+    expect_failure({"retrieval", "--data", path("towns"), "--documents-from", path("run.trec")}, message);
+  };
+  refused("", "no lines");
+  refused("q0 Q0 d0 1 0.5\n", "run.trec:1");
+  refused("q0 Q0 d0 1 0.5 x\nq0 Q0 d0 2 0.4 x\n", "run.trec:2");
+  refused("q0 Q0 d0 1 nan x\n", "no number");
+  refused("q99 Q0 d0 1 0.5 x\n", "q99");
+  refused("q0 Q0 d99 1 0.5 x\n", "d99");
+}
+
+TEST_F(EvalProgram, BadUsage) {
+  EXPECT_EQ(msa({}).code, 2);
+  EXPECT_EQ(msa({"retrieval"}).code, 2);
+  EXPECT_EQ(msa({"retrieval", "--data", path("towns"), "--limit", "0"}).code, 2);
+}
+
+}  // namespace
+}  // namespace msa
