@@ -64,6 +64,7 @@ void register_eval(CLI::App& app, Common& common, Command& command) {
   CLI::App* eval = app.add_subcommand("eval", "Measure retrieval and answers on question sets");
   eval->require_subcommand(1);
   register_eval_retrieval(*eval, common, command);
+  register_eval_qa(*eval, common, command);
 }
 
 }  // namespace msa::cli

@@ -138,6 +138,58 @@ TEST_F(EvalProgram, ABrokenRunIsRefused) {
   refused("q0 Q0 d99 1 0.5 x\n", "d99");
 }
 
+TEST_F(EvalProgram, AnswersInEveryMode) {
+  const json report =
+      msa_json({"qa", "--data", path("towns"), "--limit", "3", "--output", path("answers.jsonl"), "--max-tokens", "4"});
+  EXPECT_EQ(report["questions"], 3);
+  ASSERT_EQ(report["metrics"].size(), 3u);
+  for (const auto& [mode, metrics] : report["metrics"].items()) {
+    for (const char* share : {"exact_match", "f1", "answer_in_text", "answer_in_documents", "documents_recall"}) {
+      EXPECT_GE(metrics[share]["value"], 0.0) << mode << share;
+      EXPECT_LE(metrics[share]["value"], 1.0) << mode << share;
+    }
+    EXPECT_LE(metrics["answer_tokens"]["value"], 4.0);
+  }
+  EXPECT_EQ(report["metrics"]["gold"]["documents_recall"]["value"], 1.0);
+  EXPECT_EQ(report["metrics"]["gold"]["answer_in_documents"]["value"], 1.0);
+  EXPECT_EQ(report["metrics"]["none"]["documents"]["value"], 0.0);
+  const std::string lines = read_text(path("answers.jsonl"));
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 9);
+  const json line = json::parse(lines.substr(0, lines.find('\n')));
+  EXPECT_TRUE(line["prediction"].is_string());
+  EXPECT_TRUE(line["documents"].is_array());
+  EXPECT_EQ(line["scores"].size(), 10u);
+}
+
+TEST_F(EvalProgram, ARunsDocumentsAreRead) {
+  std::string lines;
+  for (int q = 0; q < 20; ++q) {
+    for (int d = 0; d < 6; ++d) {
+      lines += "q" + std::to_string(q) + " Q0 d" + std::to_string(2 * q + 1 - d < 0 ? 49 - d : 2 * q + 1 - d) + " " +
+               std::to_string(d + 1) + " " + std::to_string(10 - d) + " x\n";
+    }
+  }
+  write("run.trec", lines);
+  const auto documents = [&](const std::string& read) {
+    const json report = msa_json({"qa", "--data", path("towns"), "--limit", "2", "--documents-from", path("run.trec"),
+                                  "--read", read, "--max-tokens", "2"});
+    EXPECT_FALSE(report.contains("bank"));
+    return report["metrics"]["run"]["documents"]["value"].get<double>();
+  };
+  EXPECT_EQ(documents("1"), 1);
+  EXPECT_EQ(documents("2"), 2);
+  // Byte tokens: a document is about 200 of the model's 1,024 positions.
+  EXPECT_GT(documents("fit"), 1);
+  EXPECT_LT(documents("fit"), 6);
+  expect_failure({"qa", "--data", path("towns"), "--modes", "run"}, "--documents-from");
+  expect_failure({"qa", "--data", path("towns"), "--modes", "whole", "--limit", "1"}, "fit into the model's context");
+  expect_failure({"qa", "--data", path("towns"), "--modes", "system,oracle"}, "oracle");
+  expect_failure({"qa", "--data", path("towns"), "--read", "0"}, "--read");
+  write("towns/queries.jsonl", "{\"_id\": \"q0\", \"text\": \"Who?\"}\n");
+  write("towns/qrels.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t1\n");
+  expect_failure({"qa", "--data", path("towns")}, "answers");
+}
+
 TEST_F(EvalProgram, BadUsage) {
   EXPECT_EQ(msa({}).code, 2);
   EXPECT_EQ(msa({"retrieval"}).code, 2);
