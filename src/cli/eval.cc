@@ -65,6 +65,7 @@ void register_eval(CLI::App& app, Common& common, Command& command) {
   eval->require_subcommand(1);
   register_eval_retrieval(*eval, common, command);
   register_eval_qa(*eval, common, command);
+  register_eval_niah(*eval, common, command);
 }
 
 }  // namespace msa::cli

@@ -190,6 +190,25 @@ TEST_F(EvalProgram, ARunsDocumentsAreRead) {
   expect_failure({"qa", "--data", path("towns")}, "answers");
 }
 
+TEST_F(EvalProgram, NeedlesOfEveryTask) {
+  write("essays.txt", "It was so.  Nobody knew why!\nDid they ask? They did not.\n");
+  const json report = msa_json({"niah", "--sizes", "600,1200", "--essays", path("essays.txt"), "--samples", "2",
+                                "--document-tokens", "150", "--max-tokens", "3"});
+  ASSERT_EQ(report["results"].size(), 16u);
+  for (const json& result : report["results"]) {
+    EXPECT_GE(result["bank"]["tokens"], result["tokens"]);
+    EXPECT_EQ(result["samples"], 2);
+    EXPECT_GE(result["metrics"]["routed_recall"]["value"], 0.0);
+    EXPECT_LE(result["metrics"]["routed_recall"]["value"], 1.0);
+  }
+  EXPECT_EQ(report["results"][0]["task"], "single_1");
+  EXPECT_EQ(report["results"][0]["depths"].size(), 2u);
+  expect_failure({"niah"}, "--essays");
+  expect_failure({"niah", "--tasks", "single_9"}, "single_9");
+  expect_failure({"niah", "--tasks", "single_1", "--sizes", "64k,32k"}, "ascending");
+  expect_failure({"niah", "--tasks", "single_1", "--sizes", "12q"}, "12q");
+}
+
 TEST_F(EvalProgram, BadUsage) {
   EXPECT_EQ(msa({}).code, 2);
   EXPECT_EQ(msa({"retrieval"}).code, 2);
