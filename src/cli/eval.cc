@@ -66,6 +66,7 @@ void register_eval(CLI::App& app, Common& common, Command& command) {
   register_eval_retrieval(*eval, common, command);
   register_eval_qa(*eval, common, command);
   register_eval_niah(*eval, common, command);
+  register_eval_scale(*eval, common, command);
 }
 
 }  // namespace msa::cli

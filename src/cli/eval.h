@@ -35,5 +35,6 @@ void print_metrics(const std::string& label, const Json& metrics);
 void register_eval_retrieval(CLI::App& eval, Common& common, Command& command);
 void register_eval_qa(CLI::App& eval, Common& common, Command& command);
 void register_eval_niah(CLI::App& eval, Common& common, Command& command);
+void register_eval_scale(CLI::App& eval, Common& common, Command& command);
 
 }  // namespace msa::cli

@@ -209,6 +209,40 @@ TEST_F(EvalProgram, NeedlesOfEveryTask) {
   expect_failure({"niah", "--tasks", "single_1", "--sizes", "12q"}, "12q");
 }
 
+TEST_F(EvalProgram, TheScaleCurveGrowsInPlaceAndGoesOn) {
+  const auto arguments = [&](const std::string& sizes) {
+    return std::vector<std::string>{
+        "scale",       "--data",   path("towns"),  "--bank",    path("bank"), "--sizes", sizes, "--distractors",
+        path("other"), "--output", path("s.json"), "--answers", "2",          "--limit", "6"};
+  };
+  fs::create_directory(path("other"));
+  const std::string towns = read_text(path("towns/corpus.jsonl"));
+  // The first line repeats a document of the set, which may be gold; the second is new.
+  write("other/corpus.jsonl",
+        towns.substr(0, towns.find('\n') + 1) +
+            R"({"_id": "new", "text": "Rivers carry pebbles down to the plains where they rest."})");
+  const json first = msa_json(arguments("3k,6k"));
+  ASSERT_EQ(first["points"].size(), 2u);
+  EXPECT_EQ(first["questions"], 6);
+  EXPECT_EQ(first["points"][0]["relative"]["recall@16"]["value"], 1.0);
+  EXPECT_LE(first["points"][0]["tokens"], 3000 * 1.05);
+  EXPECT_GT(first["points"][1]["documents"], first["points"][0]["documents"]);
+
+  const json more = msa_json(arguments("3k,6k,20k"));
+  ASSERT_EQ(more["points"].size(), 3u);
+  EXPECT_EQ(more["points"][0], first["points"][0]);
+  EXPECT_EQ(more["points"][1], first["points"][1]);
+  EXPECT_GT(more["points"][2]["tokens_of"]["synthetic"], 0);
+  EXPECT_GT(more["points"][2]["tokens_of"]["set"], 0);
+  EXPECT_GE(more["points"][2]["tokens"], 20000 * 0.9);
+
+  expect_failure(arguments("3k,10k"), "tokens already");
+  std::vector<std::string> other_seed = arguments("3k,6k");
+  other_seed.insert(other_seed.end(), {"--seed", "2"});
+  expect_failure(other_seed, "belong to another");
+  expect_failure({"scale", "--data", path("towns"), "--sizes", "20"}, "fit into 20 tokens");
+}
+
 TEST_F(EvalProgram, BadUsage) {
   EXPECT_EQ(msa({}).code, 2);
   EXPECT_EQ(msa({"retrieval"}).code, 2);
