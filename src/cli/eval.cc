@@ -50,6 +50,8 @@ Json to_json(const eval::BankReport& bank) {
           {"bytes", bank.bytes},         {"encoded", bank.added}, {"encode_ms", bank.encode_ms}};
 }
 
+Json to_json(const Model& model) { return {{"model", model.directory()}, {"model_fingerprint", model.fingerprint()}}; }
+
 void print_metrics(const std::string& label, const Json& metrics) {
   std::cout << fmt::format("{:10}", label);
   for (const auto& [name, estimate] : metrics.items()) {

@@ -27,6 +27,8 @@ eval::BankReport encode_corpus(Context& context, const Model& model, Bank& bank,
 /// What every report begins with: task, data, seed, machine.
 Json report_header(const std::string& task, const EvalOptions& options);
 Json to_json(const eval::BankReport& bank);
+/// {"model": directory, "model_fingerprint": what its banks are marked with}
+Json to_json(const Model& model);
 
 /// One line of a table: the label, then each metric of {"name": {"value", "interval"}} as "name .812 ±.021".
 void print_metrics(const std::string& label, const Json& metrics);

@@ -85,14 +85,11 @@ int run(const Common& common, const Options& o) {
     }
   }
   if (common.json) {
-    print_json({{"task", "niah"},
-                {"model", model.directory()},
-                {"machine", cpu_summary()},
-                {"essays", o.essays},
-                {"document_tokens", o.document_tokens},
-                {"seed", o.bootstrap.seed},
-                {"resamples", o.bootstrap.resamples},
-                {"results", results}});
+    Json report = {{"task", "niah"},           {"seed", o.bootstrap.seed}, {"resamples", o.bootstrap.resamples},
+                   {"machine", cpu_summary()}, {"essays", o.essays},       {"document_tokens", o.document_tokens}};
+    report.update(to_json(model));
+    report["results"] = std::move(results);
+    print_json(report);
   }
   return 0;
 }

@@ -84,7 +84,7 @@ int run(const Common& common, Options o) {
 
   Context context(common.threads);
   const Model model = load_model(context, common);
-  report["model"] = model.directory();
+  report.update(to_json(model));
   std::unique_ptr<Bank> bank;
   if (std::find(modes.begin(), modes.end(), eval::QaMode::kSystem) != modes.end()) {
     bank = open_eval_bank(common, model);

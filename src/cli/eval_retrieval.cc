@@ -47,11 +47,12 @@ Json score_routing(const Common& common, const Options& o, const BeirSet& set, s
     const auto index = eval::DocumentIndex::of(*bank, *bank->snapshot(), set);
     eval::write_trec_run(o.run_out, set, questions, scores.rankings, index.ids);
   }
-  return {{"model", model.directory()},
-          {"scoring", o.embedding ? "embedding" : "model"},
-          {"bank", to_json(bank_report)},
-          {"metrics", eval::to_json(scores, model.config().memory.routing_layers, o.eval.bootstrap)},
-          {"ms_per_question", scores.milliseconds / static_cast<double>(questions.size())}};
+  Json report = to_json(model);
+  report["scoring"] = o.embedding ? "embedding" : "model";
+  report["bank"] = to_json(bank_report);
+  report["metrics"] = eval::to_json(scores, model.config().memory.routing_layers, o.eval.bootstrap);
+  report["ms_per_question"] = scores.milliseconds / static_cast<double>(questions.size());
+  return report;
 }
 
 int run(const Common& common, const Options& o) {

@@ -69,7 +69,7 @@ int run(const Common& common, Options o) {
       });
   bars.finish();
   Json report = report_header("scale", o.eval);
-  report["model"] = model.directory();
+  report.update(to_json(model));
   report["questions"] = scale.questions().size();
   report["documents"] = set.documents.size();
   report["distractors"] = o.scale.corpora;

@@ -76,6 +76,7 @@ TEST_F(EvalProgram, RetrievalOverAWholeCorpus) {
   EXPECT_EQ(first["questions"], 20);
   EXPECT_EQ(first["bank"]["encoded"], 50);
   EXPECT_EQ(first["bank"]["documents"], 50);
+  EXPECT_EQ(first["model_fingerprint"].get<std::string>().size(), 32u);
   EXPECT_EQ(first["metrics"]["layers"].size(), 2u);
   EXPECT_EQ(first["metrics"]["mean"]["recall@100"]["value"], 1.0);
   for (const json& metric : first["metrics"]["mean"]) {
