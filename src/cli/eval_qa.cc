@@ -3,11 +3,15 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <iostream>
 #include <map>
+#include <memory>
+#include <optional>
 
 #include "cli/eval.h"
 #include "cli/progress.h"
+#include "eval/judge.h"
 #include "eval/qa.h"
 #include "io/file.h"
 
@@ -20,6 +24,7 @@ struct Options {
   std::string modes;
   std::string read = "5";
   std::string output;
+  eval::JudgeOptions judge;
 };
 
 std::vector<eval::QaMode> modes_of(const Options& o) {
@@ -40,32 +45,59 @@ int read_count(const std::string& text) {
 }
 
 /// One line a question and mode: what a judge, or a reader, needs.
-std::string answer_line(const BeirQuestion& question, const eval::QaAnswer& answer) {
+std::string answer_line(const BeirQuestion& question, const eval::QaAnswer& answer,
+                        const std::optional<double>& grade) {
   Json line = {{"id", answer.question_id},    {"mode", answer.mode},       {"question", question.text},
                {"answers", question.answers}, {"prediction", answer.text}, {"documents", answer.documents}};
   for (size_t i = 0; i < eval::kQaColumns.size(); ++i) line["scores"][eval::kQaColumns[i]] = answer.scores[i];
+  if (grade) line["scores"]["judge"] = *grade;
   return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
+
+std::unique_ptr<eval::Judge> make_judge(eval::JudgeOptions options) {
+  if (options.url.empty()) return nullptr;
+  if (const char* key = std::getenv("MSA_JUDGE_KEY")) options.key = key;
+  return std::make_unique<eval::Judge>(std::move(options));
+}
+
+/// What one mode's answers scored.
+struct ModeScores {
+  eval::ScoreTable answers{eval::kQaColumns};
+  eval::ScoreTable grades{{"judge"}};  // of the answers that the judge graded
+
+  Json summary(const Options& o) const {
+    Json out = answers.summary(o.eval.bootstrap);
+    if (o.judge.url.empty()) return out;
+    out.update(grades.summary(o.eval.bootstrap));
+    out["judge"]["ungraded"] = answers.rows() - grades.rows();
+    return out;
+  }
+};
 
 /// Asks every question in every mode; the metrics by mode.
 Json ask_all(Context& context, eval::QaEvaluation& evaluation, const BeirSet& set, std::span<const size_t> questions,
              const Options& o) {
   const std::vector<eval::QaMode> modes = modes_of(o);
-  std::vector<eval::ScoreTable> tables(modes.size(), eval::ScoreTable(eval::kQaColumns));
+  const std::unique_ptr<eval::Judge> judge = make_judge(o.judge);
+  std::vector<ModeScores> scores(modes.size());
   std::string lines;
   ProgressBar bar("answering", static_cast<int64_t>(questions.size() * modes.size()), "answers");
   for (const size_t q : questions) {
+    const BeirQuestion& question = set.questions[q];
     for (size_t m = 0; m < modes.size(); ++m) {
-      const eval::QaAnswer answer = evaluation.answer(context, modes[m], set.questions[q]);
-      tables[m].add(answer.scores);
-      lines += answer_line(set.questions[q], answer);
+      const eval::QaAnswer answer = evaluation.answer(context, modes[m], question);
+      std::optional<double> grade;
+      if (judge) grade = judge->grade(question.text, question.answers, answer.text);
+      scores[m].answers.add(answer.scores);
+      if (grade) scores[m].grades.add(std::vector{*grade});
+      lines += answer_line(question, answer, grade);
       bar.advance(1);
     }
   }
   bar.finish();
   if (!o.output.empty()) write_file_atomically(o.output, lines);
   Json metrics = Json::object();
-  for (size_t m = 0; m < modes.size(); ++m) metrics[eval::name_of(modes[m])] = tables[m].summary(o.eval.bootstrap);
+  for (size_t m = 0; m < modes.size(); ++m) metrics[eval::name_of(modes[m])] = scores[m].summary(o);
   return metrics;
 }
 
@@ -80,6 +112,7 @@ int run(const Common& common, Options o) {
   report["questions"] = questions.size();
   report["questions_in_set"] = set.questions.size();
   report["documents"] = set.documents.size();
+  if (!o.judge.url.empty()) report["judge"] = {{"url", o.judge.url}, {"model", o.judge.model}};
   if (!o.eval.run_in.empty()) report["run"] = {{"file", o.eval.run_in}, {"read", o.read}};
 
   Context context(common.threads);
@@ -118,6 +151,12 @@ void register_eval_qa(CLI::App& eval, Common& common, Command& command) {
   qa->add_option("--read", o->read, "How many documents of the run: a number, or fit for as many as fit")
       ->capture_default_str();
   qa->add_option("--output", o->output, "Write each answer with its scores, one JSON object a line");
+  CLI::Option* judge = qa->add_option(
+      "--judge", o->judge.url,
+      "Let the model behind this OpenAI-compatible endpoint grade answers from 0 to 5; key: $MSA_JUDGE_KEY");
+  CLI::Option* judge_model = qa->add_option("--judge-model", o->judge.model, "The judging model's name there");
+  judge->needs(judge_model);
+  judge_model->needs(judge);
   qa->add_option("--top-k", o->qa.ask.top_k, "Documents attended in each routing layer (default: the model's)")
       ->check(CLI::Range(1, 4096));
   qa->add_option("--hops", o->qa.ask.max_hops, "At most this many rounds of fetching")
