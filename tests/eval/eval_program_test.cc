@@ -248,6 +248,8 @@ TEST_F(EvalProgram, BadUsage) {
   EXPECT_EQ(msa({}).code, 2);
   EXPECT_EQ(msa({"retrieval"}).code, 2);
   EXPECT_EQ(msa({"retrieval", "--data", path("towns"), "--limit", "0"}).code, 2);
+  EXPECT_EQ(msa({"qa", "--data", path("towns"), "--judge", "http://127.0.0.1:9/v1"}).code, 2);
+  expect_failure({"qa", "--data", path("towns"), "--judge", "nowhere", "--judge-model", "m"}, "no address");
 }
 
 }  // namespace
