@@ -37,7 +37,7 @@ OUTSIDE = {
     "cublasLt.h": ("core/",),
     "pcre2.h": ("tokenizer/",),
     "CLI/": ("cli/", "train/"),
-    "httplib.h": ("server/",),
+    "httplib.h": ("server/", "eval/judge."),
 }
 SUFFIXES = {".h", ".cc", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)
