@@ -21,69 +21,7 @@ namespace msa::cli {
 namespace {
 
 using Options = BenchOptions;
-
-/// A model directory's transformer, or one of a named shape with random weights.
-struct BenchModel {
-  std::unique_ptr<Model> loaded;
-  std::unique_ptr<Transformer> random;
-  KvCache random_head;
-
-  BenchModel(Context& context, const Common& common, const std::string& shape) {
-    if (shape.empty()) {
-      loaded = std::make_unique<Model>(load_model(context, common));
-      return;
-    }
-    const Transformer::Options options = transformer_options(parse_precision(common.dtype), context.device);
-    random = std::make_unique<Transformer>(context, random_weights(context, named_shape(shape), 1), options);
-    random_head = run_head(context, *random, std::vector<int32_t>{0, 1, 2});
-  }
-  const Transformer& transformer() const { return loaded ? loaded->transformer() : *random; }
-  const ModelConfig& config() const { return transformer().config(); }
-  const KvCache& head() const { return loaded ? loaded->head() : random_head; }
-};
-
 using Clock = std::chrono::steady_clock;
-
-/// Milliseconds of the best and of the median of `repeats` runs, after one run to warm up.
-struct Timing {
-  double best_ms = 0, median_ms = 0;
-};
-
-template <class F>
-Timing time_runs(int repeats, F&& f) {
-  f();
-  std::vector<double> ms;
-  for (int i = 0; i < repeats; ++i) {
-    const auto start = Clock::now();
-    f();
-    ms.push_back(ms_since(start));
-  }
-  std::sort(ms.begin(), ms.end());
-  return {ms.front(), ms[ms.size() / 2]};
-}
-
-std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<int32_t> out(static_cast<size_t>(count));
-  for (int32_t& t : out) t = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab - 32)) + 32;
-  return out;
-}
-
-void report(const Common& common, const Context& context, const std::string& what, Json result) {
-  if (on_cuda(context.device)) result["gpu"] = device_name(context.device);
-  result["cpu"] = cpu_summary();
-  if (common.json) {
-    print_json({{what, result}});
-    return;
-  }
-  std::cout << what << '\n';
-  for (const auto& [key, value] : result.items()) {
-    std::cout << fmt::format("  {:20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
-  }
-}
-
-double round1(double x) { return std::round(x * 10) / 10; }
-double round2(double x) { return std::round(x * 100) / 100; }
 
 int bench_encode(const Common& common, const Options& o) {
   Context context = make_context(common);
@@ -205,14 +143,23 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   }
   encode->add_option("--pack", o->pack_tokens, "Tokens of one pass (default: the device's own)")
       ->check(CLI::Range(1, 1 << 20));
+  CLI::App* ttft = add("ttft", "Question to first token over a made-up bank, on a GPU", bench_ttft);
+  ttft->add_option("--bank-tokens", o->bank_tokens, "Tokens of the bank")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->capture_default_str();
+  ttft->add_option("--tokens", o->document_tokens, "Tokens a document")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
   decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  decode->add_option("--prompt", o->prompt_tokens, "Tokens before them")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  for (CLI::App* sub : {encode, decode, ops}) {
+  for (CLI::App* sub : {decode, ttft}) {
+    sub->add_option("--prompt", o->prompt_tokens, "Tokens before the first new one")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {encode, decode, ops, ttft}) {
     sub->add_option("--shape", o->shape,
                     "Random weights of this shape, 4b or 135m, instead of a model (ops: always, default 135m)");
   }
@@ -220,9 +167,11 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   route->add_option("--chunks", o->chunks, "Keys")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->capture_default_str();
-  route->add_option("--query", o->query_tokens, "Routed query tokens")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  for (CLI::App* sub : {route, ttft}) {
+    sub->add_option("--query", o->query_tokens, "Routed query tokens")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+  }
 }
 
 }  // namespace msa::cli

@@ -1,6 +1,9 @@
 // What the subcommands of `msa bench` share.
 #pragma once
+#include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/commands.h"
 
@@ -14,10 +17,39 @@ struct BenchOptions {
   int prompt_tokens = 32;
   int64_t chunks = 200000;
   int query_tokens = 32;
+  int64_t bank_tokens = 100000000;
   int pack_tokens = 0;  // 0: the device's own
   std::string shape;    // random weights of this shape; "": a model directory
 };
 
+/// A model directory's transformer, or one of a named shape with random weights.
+class BenchModel {
+ public:
+  BenchModel(Context& context, const Common& common, const std::string& shape);
+  const Transformer& transformer() const { return loaded_ ? loaded_->transformer() : *random_; }
+  const ModelConfig& config() const { return transformer().config(); }
+  const KvCache& head() const { return loaded_ ? loaded_->head() : random_head_; }
+
+ private:
+  std::unique_ptr<Model> loaded_;
+  std::unique_ptr<Transformer> random_;
+  KvCache random_head_;
+};
+
+/// Milliseconds of the best and of the median of `repeats` runs, after one run to warm up.
+struct Timing {
+  double best_ms = 0, median_ms = 0;
+};
+Timing time_runs(int repeats, const std::function<void()>& run);
+
+std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed);
+
+/// Prints the result with the device it was measured on.
+void report(const Common& common, const Context& context, const std::string& what, Json result);
+double round1(double x);
+double round2(double x);
+
 int bench_ops(const Common& common, const BenchOptions& o);
+int bench_ttft(const Common& common, const BenchOptions& o);
 
 }  // namespace msa::cli

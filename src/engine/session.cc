@@ -14,7 +14,7 @@ constexpr int kInitialCapacity = 512;
 constexpr int kTokensBeforeCapture = 3;
 }  // namespace
 
-Session::Session(Context& context, const Transformer& transformer, const KvCache& head, BankMemory* memory,
+Session::Session(Context& context, const Transformer& transformer, const KvCache& head, Memory* memory,
                  int first_position)
     : transformer_(transformer),
       head_(head),

@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
-#include "engine/bank_memory.h"
 #include "engine/model.h"
+#include "model/memory.h"
 
 namespace msa {
 
@@ -15,8 +15,7 @@ class Session {
  public:
   /// `memory` may be null. `first_position` is that of the first token after the template head
   /// (paper: len(template head) + top_k, so that it does not depend on how many documents were found).
-  Session(Context& context, const Transformer& transformer, const KvCache& head, BankMemory* memory,
-          int first_position);
+  Session(Context& context, const Transformer& transformer, const KvCache& head, Memory* memory, int first_position);
 
   /// Tokens that still fit into the model's context.
   int room() const;
@@ -40,7 +39,7 @@ class Session {
 
   const Transformer& transformer_;
   const KvCache& head_;
-  BankMemory* memory_;
+  Memory* memory_;
   int first_position_;
   KvCache cache_;
   Workspace workspace_;

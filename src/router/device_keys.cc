@@ -34,16 +34,29 @@ std::vector<Run> live_runs(const Snapshot& snapshot) {
   return runs;
 }
 
-std::vector<int32_t> slots_of_chunks(const Snapshot& snapshot) {
-  std::vector<int32_t> out;
-  int32_t slot = 0;
+DeviceKeys::Layout layout_of(const Snapshot& snapshot) {
+  DeviceKeys::Layout layout;
   for (size_t s = 0; s < snapshot.segments.size(); ++s) {
     const std::span<const int64_t> starts = snapshot.segments[s]->chunk_starts();
-    for (size_t i = 0; i + 1 < starts.size(); ++i, ++slot) {
-      if (snapshot.live[s][i] != 0) out.insert(out.end(), static_cast<size_t>(starts[i + 1] - starts[i]), slot);
+    for (size_t i = 0; i + 1 < starts.size(); ++i, ++layout.n_slots) {
+      if (snapshot.live[s][i] == 0) continue;
+      const auto chunks = static_cast<size_t>(starts[i + 1] - starts[i]);
+      layout.slot_of_chunk.insert(layout.slot_of_chunk.end(), chunks, static_cast<int32_t>(layout.n_slots));
     }
   }
-  return out;
+  return layout;
+}
+
+/// The keys of all live documents of one layer into keys [live chunks, G·d] on the GPU.
+void upload_keys(Context& context, const Snapshot& snapshot, int layer, const Tensor& keys) {
+  int64_t row = 0;
+  for (const Run& run : live_runs(snapshot)) {
+    const int64_t count = run.end_chunk - run.first_chunk;
+    const Segment& segment = *snapshot.segments[static_cast<size_t>(run.segment)];
+    copy(context, segment.keys(layer).slice_rows(run.first_chunk, run.end_chunk), keys.slice_rows(row, row + count));
+    row += count;
+  }
+  MSA_CHECK(row == keys.rows());
 }
 
 }  // namespace
@@ -54,28 +67,23 @@ bool DeviceKeys::fits(const BankShape& shape) {
 }
 
 DeviceKeys::DeviceKeys(Context& context, std::shared_ptr<const Snapshot> of)
-    : snapshot_(std::move(of)), kv_heads_(snapshot_->shape.kv_heads), head_dim_(snapshot_->shape.head_dim) {
-  const Snapshot& snapshot = *snapshot_;
-  MSA_CHECK(fits(snapshot.shape) && on_cuda(context.device));
-  for (const auto& segment : snapshot.segments) n_slots_ += segment->n_documents();
-  const std::vector<int32_t> slots = slots_of_chunks(snapshot);
-  n_chunks_ = static_cast<int64_t>(slots.size());
+    : DeviceKeys(context, of->shape, layout_of(*of),
+                 [&](int layer, const Tensor& keys) { upload_keys(context, *of, layer, keys); }) {
+  snapshot_ = std::move(of);
+}
+
+DeviceKeys::DeviceKeys(Context& context, const BankShape& shape, const Layout& layout, const Fill& fill)
+    : n_slots_(layout.n_slots),
+      n_chunks_(static_cast<int64_t>(layout.slot_of_chunk.size())),
+      kv_heads_(shape.kv_heads),
+      head_dim_(shape.head_dim) {
+  MSA_CHECK(fits(shape) && on_cuda(context.device));
   MSA_CHECK(n_chunks_ < std::numeric_limits<int32_t>::max() && n_slots_ < std::numeric_limits<int32_t>::max());
   if (n_chunks_ == 0) return;
-  const std::vector<Run> runs = live_runs(snapshot);
-  for (int layer = 0; layer < snapshot.shape.n_layers(); ++layer) {
-    const int64_t n = snapshot.shape.row_elements();
-    const Tensor keys = keys_.emplace_back().tensor(DType::kBF16, {n_chunks_, n}, context.device);
-    int64_t row = 0;
-    for (const Run& run : runs) {
-      const int64_t count = run.end_chunk - run.first_chunk;
-      const Segment& segment = *snapshot.segments[static_cast<size_t>(run.segment)];
-      copy(context, segment.keys(layer).slice_rows(run.first_chunk, run.end_chunk), keys.slice_rows(row, row + count));
-      row += count;
-    }
-    MSA_CHECK(row == n_chunks_);
+  for (int layer = 0; layer < shape.n_layers(); ++layer) {
+    fill(layer, keys_.emplace_back().tensor(DType::kBF16, {n_chunks_, shape.row_elements()}, context.device));
   }
-  to_device(context, Tensor::of_const(slots.data(), DType::kI32, {n_chunks_}), slot_of_chunk_);
+  to_device(context, Tensor::of_const(layout.slot_of_chunk.data(), DType::kI32, {n_chunks_}), slot_of_chunk_);
   synchronize(context);
 }
 

@@ -1,5 +1,6 @@
 // A snapshot's routing keys on a GPU, scanned there: one copy serves every question of that snapshot.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,9 +20,19 @@ class DeviceKeys {
   /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.
   static bool fits(const BankShape& shape);
 
+  /// Chunks [n_chunks] of documents [n_slots]; fill(layer_index, keys BF16 [n_chunks, G·d] on the GPU) writes each
+  /// layer's keys.
+  struct Layout {
+    std::vector<int32_t> slot_of_chunk;
+    int64_t n_slots = 0;
+  };
+  using Fill = std::function<void(int layer_index, const Tensor& keys)>;
+  DeviceKeys(Context& context, const BankShape& shape, const Layout& layout, const Fill& fill);
+
   /// Copies the keys of all live documents, layer by layer, to the context's GPU. Throws Error when they do not fit.
   DeviceKeys(Context& context, std::shared_ptr<const Snapshot> snapshot);
 
+  /// Null where the keys are of no snapshot.
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
 
   int64_t n_slots() const { return n_slots_; }

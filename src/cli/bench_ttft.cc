@@ -1,0 +1,137 @@
+// msa bench ttft: from a question to the first token of the answer over a made-up bank of a given size.
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "cli/bench.h"
+#include "core/copy.h"
+#include "core/staging.h"
+#include "engine/sampler.h"
+#include "engine/session.h"
+#include "ops/best_scores.h"
+#include "ops/fill.h"
+#include "ops/limits.h"
+#include "router/device_keys.h"
+
+namespace msa::cli {
+namespace {
+
+constexpr int64_t kMostContentBytes = int64_t{4} << 30;  // in host memory; documents of a larger bank share it
+
+/// Random keys on the GPU and random content in host memory, documents of one length; routed as BankMemory does.
+class RandomBank : public Memory {
+ public:
+  RandomBank(Context& context, const ModelConfig& config, int64_t documents, int chunks, int top_k)
+      : config_(config), documents_(documents), chunks_(chunks), top_k_(top_k), layers_(routing_layers().size()) {
+    BankShape shape;
+    shape.routing_layers = routing_layers();
+    shape.kv_heads = config.n_kv_heads;
+    shape.head_dim = config.head_dim;
+    if (!DeviceKeys::fits(shape))
+      throw Error("keys of this width are not scanned on a GPU", "--shape", "use 4b or 135m");
+    DeviceKeys::Layout layout;
+    layout.n_slots = documents;
+    layout.slot_of_chunk.resize(static_cast<size_t>(documents * chunks));
+    for (size_t i = 0; i < layout.slot_of_chunk.size(); ++i)
+      layout.slot_of_chunk[i] = static_cast<int32_t>(i / static_cast<size_t>(chunks));
+    keys_ = std::make_unique<DeviceKeys>(context, shape, layout, [&](int layer, const Tensor& keys) {
+      fill_uniform(context, keys, 1.0f, static_cast<uint32_t>(layer + 1));
+    });
+    const int64_t document_bytes = 4 * int64_t{chunks} * config.kv_size();
+    kept_ = std::clamp<int64_t>(kMostContentBytes / document_bytes, 1, documents);
+    const Tensor content = content_.tensor(DType::kBF16, {kept_ * chunks, 2, config.kv_size()});
+    Context host;
+    fill_uniform(host, content, 1.0f, 9);
+    content_rows_ = content;
+  }
+
+  int64_t key_bytes() const {
+    return 2 * documents_ * chunks_ * config_.kv_size() * static_cast<int64_t>(layers_.size());
+  }
+
+  void route(Context& context, int layer, const Tensor& q) override {
+    Layer& l = layers_[index_of(layer)];
+    const Tensor scores = scores_.tensor(DType::kF32, {documents_}, context.device);
+    keys_->score(context, static_cast<int>(index_of(layer)), q, {Similarity::kCosine, config_.n_heads}, scores);
+    const auto best = best_mean_scores(context, scores.reshape({1, documents_}), top_k_);
+    const auto found = static_cast<int64_t>(best.size());
+    const Tensor all = staging_.tensor(context, DType::kBF16, {found * chunks_, 2, config_.kv_size()});
+    for (int64_t i = 0; i < found; ++i) {
+      const int64_t document = best[static_cast<size_t>(i)].index % kept_;
+      const Tensor part = content_rows_.slice_rows(document * chunks_, (document + 1) * chunks_);
+      std::memcpy(all.row<char>(i * chunks_), part.data, static_cast<size_t>(part.bytes()));
+    }
+    const Tensor content = to_device(context, all, l.memory);
+    l.spans = {{half_of(content, 0), half_of(content, 1)}};
+  }
+
+  std::span<const KeyValueSpan> gather(int layer) override { return layers_[index_of(layer)].spans; }
+
+ private:
+  struct Layer {
+    std::vector<KeyValueSpan> spans;
+    Buffer memory;
+  };
+
+  const std::vector<int>& routing_layers() const { return config_.memory.routing_layers; }
+  size_t index_of(int layer) const {
+    return static_cast<size_t>(std::lower_bound(routing_layers().begin(), routing_layers().end(), layer) -
+                               routing_layers().begin());
+  }
+  Tensor half_of(const Tensor& content, int64_t which) const {
+    Tensor t(content.as<bf16>() + which * config_.kv_size(), DType::kBF16,
+             {content.rows(), config_.n_kv_heads, config_.head_dim}, content.device);
+    t.row_bytes = content.row_bytes;
+    return t;
+  }
+
+  const ModelConfig& config_;
+  int64_t documents_;
+  int chunks_, top_k_;
+  int64_t kept_ = 0;  // documents whose content is there
+  std::vector<Layer> layers_;
+  std::unique_ptr<DeviceKeys> keys_;
+  Buffer content_, scores_;
+  Tensor content_rows_;  // BF16 [kept · chunks, 2, G·d]
+  Staging staging_;
+};
+
+}  // namespace
+
+int bench_ttft(const Common& common, const BenchOptions& o) {
+  Context context = make_context(common);
+  if (!on_cuda(context.device)) throw Error("the keys of this benchmark lie on a GPU", "--device", "use --device cuda");
+  const BenchModel model(context, common, o.shape);
+  const ModelConfig& c = model.config();
+  const int chunks = (o.document_tokens + c.memory.chunk_tokens - 1) / c.memory.chunk_tokens;
+  const int64_t documents = std::max<int64_t>(1, o.bank_tokens / o.document_tokens);
+  const int top_k = std::min(c.memory.top_k_documents, kMostBestScores);
+  RandomBank bank(context, c, documents, chunks, top_k);
+  const std::vector<int32_t> prompt = random_tokens(o.prompt_tokens, c.vocab, 1);
+  std::vector<uint8_t> routed(prompt.size(), 0);
+  std::fill_n(routed.begin(), std::min(o.query_tokens, o.prompt_tokens), uint8_t{1});
+  Session session(context, model.transformer(), model.head(), &bank, model.head().length() + top_k);
+  int32_t token = 0;
+  const Timing t = time_runs(o.repeats, [&] {
+    session.restart();
+    token = argmax(session.feed(context, prompt, routed));
+  });
+  const double bytes = static_cast<double>(bank.key_bytes() + model.transformer().decode_bytes());
+  const double limit = bench::read_limit(context);
+  report(common, context, "ttft",
+         {{"bank_tokens", documents * o.document_tokens},
+          {"documents", documents},
+          {"chunks_a_document", chunks},
+          {"prompt_tokens", o.prompt_tokens},
+          {"routed_tokens", std::min(o.query_tokens, o.prompt_tokens)},
+          {"top_k", top_k},
+          {"first_token", token},
+          {"best_ms", round2(t.best_ms)},
+          {"median_ms", round2(t.median_ms)},
+          {"keys_and_weights_gb", round1(bytes / 1e9)},
+          {"read_limit_ms", round2(bytes / limit / 1e6)},
+          {"share_of_limit", round2(bytes / limit / 1e6 / t.best_ms)}});
+  return 0;
+}
+
+}  // namespace msa::cli
