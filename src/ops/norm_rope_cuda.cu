@@ -7,6 +7,7 @@ namespace {
 using namespace cuda;
 
 constexpr int kThreads = 256;
+constexpr int kWide = 8;       // elements of a 16-byte load
 constexpr int kMostPairs = 8;  // of a lane: head sizes up to 512
 
 struct Parameters {
@@ -67,6 +68,74 @@ __global__ void norm_rope_kernel(const Parameters p) {
   }
 }
 
+/// Heads of 16 · kLanes elements: kLanes lanes a head, eight neighbouring pairs each.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreads) norm_rope_wide_kernel(const Parameters p) {
+  using Values = Pack<__nv_bfloat16, kWide>;
+  using Four = Pack<float, 4>;
+  const int64_t index = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
+  const int all = p.heads + p.kv_heads, i = static_cast<int>(threadIdx.x) % kLanes * kWide;
+  const bool is_head = index < p.rows * all;  // all lanes of a warp take part in the sums
+  const int64_t row = is_head ? index / all : 0;
+  const int head = is_head ? static_cast<int>(index % all) : 0;
+  const bool is_query = head < p.heads;
+  auto* x = is_query ? row_of(static_cast<__nv_bfloat16*>(p.q), row, p.q_row_bytes) + head * 2 * p.half + i
+                     : row_of(static_cast<__nv_bfloat16*>(p.k), row, p.k_row_bytes) + (head - p.heads) * 2 * p.half + i;
+  Values low{}, high{};
+  if (is_head) {
+    low = *reinterpret_cast<const Values*>(x);
+    high = *reinterpret_cast<const Values*>(x + p.half);
+  }
+  float a[kWide], b[kWide];
+#pragma unroll
+  for (int j = 0; j < kWide; ++j) a[j] = load(&low.values[j]), b[j] = load(&high.values[j]);
+  const float* norm = is_query ? p.q_norm : p.k_norm;
+  if (p.q_norm != nullptr) {
+    float squares = 0;
+#pragma unroll
+    for (int j = 0; j < kWide; ++j) squares += a[j] * a[j] + b[j] * b[j];
+#pragma unroll
+    for (int step = kLanes / 2; step > 0; step /= 2) squares += __shfl_xor_sync(kAllLanes, squares, step);
+    const float scale = 1.0f / sqrtf(squares / static_cast<float>(2 * p.half) + p.eps);
+#pragma unroll
+    for (int j = 0; j < kWide; ++j) {
+      a[j] *= scale * norm[i + j];
+      b[j] *= scale * norm[p.half + i + j];
+    }
+  }
+  if (!is_head) return;
+  const float* cos = p.cos_sin + static_cast<int64_t>(p.positions[row]) * 2 * p.half + i;
+#pragma unroll
+  for (int j = 0; j < kWide; j += 4) {
+    const Four c = *reinterpret_cast<const Four*>(cos + j), s = *reinterpret_cast<const Four*>(cos + p.half + j);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      store(&low.values[j + e], a[j + e] * c.values[e] - b[j + e] * s.values[e]);
+      store(&high.values[j + e], b[j + e] * c.values[e] + a[j + e] * s.values[e]);
+    }
+  }
+  *reinterpret_cast<Values*>(x) = low;
+  *reinterpret_cast<Values*>(x + p.half) = high;
+}
+
+template <int kLanes>
+void launch_wide(Context& context, const Parameters& p) {
+  const auto blocks = static_cast<unsigned>(ceil_div(p.rows * (p.heads + p.kv_heads) * kLanes, kThreads));
+  norm_rope_wide_kernel<kLanes><<<blocks, kThreads, 0, cuda_stream(context)>>>(p);
+}
+
+/// False, and nothing done, where the wide kernel does not take these shapes.
+bool norm_rope_wide(Context& context, const Tensor& q, const Tensor& k, const Parameters& p) {
+  if (q.dtype != DType::kBF16 || !is_aligned(q, 16) || !is_aligned(k, 16)) return false;
+  if ((p.q_norm == nullptr) != (p.k_norm == nullptr)) return false;
+  switch (p.half) {
+    case 4 * kWide: launch_wide<4>(context, p); return true;
+    case 8 * kWide: launch_wide<8>(context, p); return true;
+    case 16 * kWide: launch_wide<16>(context, p); return true;
+    default: return false;
+  }
+}
+
 }  // namespace
 
 void norm_rope_cuda(Context& context, const NormRope& how, const Tensor& positions, const Tensor& q, const Tensor& k) {
@@ -81,6 +150,7 @@ void norm_rope_cuda(Context& context, const NormRope& how, const Tensor& positio
   p.heads = static_cast<int>(q.dim(1)), p.kv_heads = static_cast<int>(k.dim(1)), p.half = how.table->head_dim / 2;
   p.eps = how.eps;
   MSA_CHECK(p.half <= kMostPairs * kWarp);
+  if (norm_rope_wide(context, q, k, p)) return check_launch("norm_rope");
   const auto blocks = static_cast<unsigned>(ceil_div(p.rows * (p.heads + p.kv_heads), kThreads / kWarp));
   with_type(q.dtype, [&](auto* type) {
     using T = Element<decltype(type)>;

@@ -45,10 +45,11 @@ void silu_mul_cuda(Context& context, const Tensor& gate, const Tensor& up, const
         const bool packs =
             n % kPack == 0 && is_aligned(g, in_bytes) && is_aligned(u, in_bytes) && is_aligned(y, out_bytes);
         const auto kernel = packs ? silu_mul_kernel<kPack, In, Out> : silu_mul_kernel<1, In, Out>;
-        const dim3 grid(static_cast<unsigned>(ceil_div(n, kThreads * (packs ? kPack : 1))),
-                        static_cast<unsigned>(end - begin));
-        kernel<<<grid, kThreads, 0, cuda_stream(context)>>>(g.as<In>(), g.row_bytes, u.as<In>(), u.row_bytes,
-                                                            y.as<Out>(), y.row_bytes, n);
+        const int64_t threads_of_row = ceil_div(n, packs ? kPack : 1);
+        const auto threads = std::min<int64_t>(kThreads, ceil_div(threads_of_row, kWarp) * kWarp);
+        const dim3 grid(static_cast<unsigned>(ceil_div(threads_of_row, threads)), static_cast<unsigned>(end - begin));
+        kernel<<<grid, static_cast<unsigned>(threads), 0, cuda_stream(context)>>>(
+            g.as<In>(), g.row_bytes, u.as<In>(), u.row_bytes, y.as<Out>(), y.row_bytes, n);
       });
     });
     check_launch("silu_mul");

@@ -16,15 +16,15 @@ TEST_P(ChunkMean, EqualsReference) {
   const std::vector<int64_t> starts = {0, 1, 64, 128, 128, 193, 400};
   for (const DType in : {DType::kF32, DType::kBF16}) {
     for (const DType out : {DType::kF32, DType::kBF16}) {
-      for (const int64_t n : {1, 50, 192}) {
+      for (const auto& [n, gap] : {std::pair<int64_t, int64_t>{1, 9}, {50, 9}, {192, 9}, {192, 8}, {1024, 4}}) {
         for (const int chunk : {1, 10, 64, 1000}) {
           Draw draw(static_cast<uint32_t>(n + chunk));
-          const Tensor x = draw.normal(in, {400, n}, 1, 9);
+          const Tensor x = draw.normal(in, {400, n}, 1, gap);
           const int64_t chunks = count_chunks(starts, chunk);
           const Tensor expected = draw.nan(DType::kF32, {chunks, n});
           reference::chunk_mean(x, starts, chunk, expected);
           for_each_setting(device(), [&](Context& context) {
-            const Tensor y = draw.nan(out, {chunks, n}, 2);
+            const Tensor y = draw.nan(out, {chunks, n}, gap);
             {
               OnDevice on(context);
               Buffer memory;

@@ -7,12 +7,13 @@ namespace {
 
 class NormRopeTest : public DeviceTest {
  protected:
-  void check(DType type, int d, bool norms) {
+  /// Rows of k lie `gap` elements apart.
+  void check(DType type, int d, bool norms, int64_t gap) {
     Draw draw(static_cast<uint32_t>(d));
     RopeTable table(d, 10000.0f, 300);
     std::vector<int32_t> positions(37);
     for (int32_t& p : positions) p = static_cast<int32_t>(draw.engine()() % 300);
-    const Tensor q = draw.normal(type, {37, 6, d}, 2, 8), k = draw.normal(type, {37, 2, d}, 2, 3);
+    const Tensor q = draw.normal(type, {37, 6, d}, 2, 8), k = draw.normal(type, {37, 2, d}, 2, gap);
     const Tensor q_norm = draw.normal(DType::kF32, {d}), k_norm = draw.normal(DType::kF32, {d});
     for_each_setting(device(), [&](Context& context) {
       table.prepare(context);
@@ -44,8 +45,10 @@ class NormRopeTest : public DeviceTest {
 TEST_P(NormRopeTest, EqualsReference) {
   for (const bool norms : {false, true}) {
     for (const int d : {2, 6, 20, 64, 128, 256}) {
-      check(DType::kF32, d, norms);
-      if (is_cuda()) check(DType::kBF16, d, norms);
+      for (const int64_t gap : {3, 8}) {
+        check(DType::kF32, d, norms, gap);
+        if (is_cuda()) check(DType::kBF16, d, norms, gap);
+      }
     }
   }
 }
