@@ -54,6 +54,7 @@ void BankMemory::route(Context& context, int layer, const Tensor& q) {
     router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
     selection_[i] = router_.top_k(scores_[i], top_k_);
   }
+  choose(static_cast<int>(i), selection_[i]);
   content_[i].clear();
   if (on_cuda(context.device)) {
     upload_content(context, i);

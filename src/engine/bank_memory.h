@@ -33,6 +33,10 @@ class BankMemory : public Memory {
   size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
   double route_milliseconds() const { return route_ms_; }
 
+ protected:
+  /// Called when a layer's documents are chosen, before their content is fetched: the last word about them.
+  virtual void choose([[maybe_unused]] int routing_index, [[maybe_unused]] std::vector<ScoredDocument>& selection) {}
+
  private:
   size_t index_of(int layer) const;
   int64_t n_layers() const { return static_cast<int64_t>(scores_.size()); }

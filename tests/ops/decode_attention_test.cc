@@ -58,7 +58,8 @@ class DecodeAttention : public DeviceTest {
     expect_same_bits(v.slice_rows(length, length + 1), new_v);
     const Tensor expected = draw.nan(DType::kF32, {1, s.heads, s.d});
     reference::prefixed_attention(q, prefix, {k.slice_rows(0, length + 1), v.slice_rows(0, length + 1)}, expected);
-    expect_near(out, expected, 1e-5, rounding(kB));
+    // An element of a query may be rounded the other way by norm_rope: its score then moves by less than this.
+    expect_near(out, expected, 1e-3, rounding(kB));
   }
 
  private:
