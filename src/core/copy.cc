@@ -49,13 +49,12 @@ std::shared_ptr<CudaMark> mark(Context& context) {
   return nullptr;
 }
 
-Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Buffer& memory) {
+Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Staging& memory) {
   if (!on_cuda(from)) return from;
   MSA_CHECK(when != nullptr && from.is_dense() && context.cuda != nullptr);
   Tensor to = from;
   to.device = {};
-  memory.reserve(static_cast<size_t>(to.bytes()) + 1);
-  to.data = memory.data();
+  to.data = memory.tensor(context, DType::kI8, {from.bytes()}).data;
   if constexpr (kHasCuda) cuda_copy_after(*context.cuda, *when, from, to);
   return to;
 }

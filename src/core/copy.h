@@ -1,6 +1,7 @@
 // Tensors from one memory to another.
 #pragma once
 #include "core/context.h"
+#include "core/staging.h"
 #include "core/tensor.h"
 
 namespace msa {
@@ -18,7 +19,7 @@ Tensor to_host(Context& context, const Tensor& from, Buffer& memory);
 struct CudaMark;
 std::shared_ptr<CudaMark> mark(Context& context);
 /// As to_host of a dense tensor, but waits only for the work before `when`: what was given later goes on meanwhile.
-Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Buffer& memory);
+Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Staging& memory);
 
 /// Returns when everything given to the context so far has run.
 void synchronize(Context& context);

@@ -83,14 +83,19 @@ Encoder::Pack Encoder::start(Context& context, std::span<const DocumentTokens> d
 void Encoder::complete(Context& context, Pack& pack, std::vector<EncodedDocument>& out) const {
   pack.stage->download(context);
   const int64_t chunk_tokens = transformer_.config().memory.chunk_tokens;
-  int64_t chunk = 0;
+  std::vector<int64_t> chunks{0};  // the first of each document
   for (const DocumentTokens& d : pack.documents) {
-    const auto n_tokens = static_cast<int64_t>(d.size());
-    const int64_t n_chunks = (n_tokens + chunk_tokens - 1) / chunk_tokens;
-    out.push_back(cut(*pack.stage, chunk, n_chunks, n_tokens));
-    chunk += n_chunks;
+    chunks.push_back(chunks.back() + (static_cast<int64_t>(d.size()) + chunk_tokens - 1) / chunk_tokens);
   }
-  MSA_CHECK(chunk == pack.stage->n_chunks());
+  MSA_CHECK(chunks.back() == pack.stage->n_chunks());
+  const size_t first = out.size();
+  out.resize(first + pack.documents.size());
+  context.pool.parallel_for(static_cast<int64_t>(pack.documents.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const auto n_tokens = static_cast<int64_t>(pack.documents[i].size());
+      out[first + i] = cut(*pack.stage, chunks[i], chunks[i + 1] - chunks[i], n_tokens);
+    }
+  });
 }
 
 EncodedDocument Encoder::cut(const EncodeStage& stage, int64_t first_chunk, int64_t n_chunks, int64_t n_tokens) const {

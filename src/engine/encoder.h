@@ -22,7 +22,7 @@ using DocumentTokens = std::vector<int32_t>;
 class Encoder {
  public:
   static constexpr int kCpuPackTokens = 2048;
-  static constexpr int kCudaPackTokens = 16384;  // a GPU needs more rows to be busy
+  static constexpr int kCudaPackTokens = 32768;  // a GPU needs more rows to be busy
 
   /// `pack_tokens` 0 takes the device's own.
   Encoder(const Transformer& transformer, DType dtype, int pack_tokens = 0);

@@ -145,7 +145,16 @@ ForwardInputs Transformer::prepare(Context& context, Workspace& workspace, std::
   check_inputs(tokens, positions);
   MSA_CHECK(context.device == device_);
   stage.begin(context);
-  return {upload(context, tokens, workspace.tokens), upload(context, positions, workspace.positions)};
+  if (!on_cuda(device_)) return {tokens, positions};
+  const auto n = static_cast<int64_t>(tokens.size());
+  Staging& staging = workspace.host_indices[workspace.passes++ % workspace.host_indices.size()];
+  const Tensor host = staging.tensor(context, DType::kI32, {2, n});
+  std::copy(tokens.begin(), tokens.end(), host.row<int32_t>(0));
+  std::copy(positions.begin(), positions.end(), host.row<int32_t>(1));
+  const Tensor both = workspace.indices.tensor(DType::kI32, {2, n}, device_);
+  copy(context, host, both);
+  const auto row = [&](int64_t i) { return both.slice_rows(i, i + 1).reshape({n}); };
+  return {{tokens, row(0)}, {positions, row(1)}};
 }
 
 Tensor Transformer::layers(Context& context, Workspace& workspace, const ForwardInputs& inputs, Stage& stage) const {

@@ -1,11 +1,13 @@
 // The forward pass. One layer loop serves both stages; what differs between them is the Stage handed in.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "core/context.h"
+#include "core/staging.h"
 #include "model/kv_cache.h"
 #include "model/memory.h"
 #include "model/weights.h"
@@ -62,9 +64,12 @@ class Stage {
   virtual bool attend(Context& context, const LayerActivations& in, const Tensor& out) = 0;
 };
 
-/// Scratch of one forward pass; reused between calls, never shared between threads.
+/// Scratch of one forward pass; reused between calls, never shared between threads. On CUDA one pass may still be under
+/// way when the next is prepared, not more.
 struct Workspace {
-  Buffer tokens, positions, x, h, qkv, attention, gate_up, mlp, logits_input;
+  Buffer indices, x, h, qkv, attention, gate_up, mlp, logits_input;
+  std::array<Staging, 2> host_indices;  // in turns
+  size_t passes = 0;
 };
 
 /// Views of host memory and of the workspace.
@@ -146,7 +151,8 @@ class QueryStage : public Stage {
 
 /// Room of one encoding pass, reused between passes: freeing memory of a GPU would wait for all of its work.
 struct EncodeMemory {
-  Buffer sequences, router_k, results, converted, host;
+  Buffer sequences, router_k, results, converted;
+  Staging host;
 };
 
 /// Stage 1: packed documents, each alone; pools every routing layer's K, V and routing keys over chunks.

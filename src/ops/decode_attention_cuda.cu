@@ -92,10 +92,10 @@ __device__ void copy_tile(const Parameters& p, const DeviceSpans& prefix, int fi
 
 /// One head [d], normed where there is a norm and rotated, by one warp; put(i, value) gets the elements.
 template <class Put>
-__device__ void rotate(const Parameters& p, const __nv_bfloat16* x, const float* norm, const Put& put) {
+__device__ void rotate(const Parameters& p, int position, const __nv_bfloat16* x, const float* norm, const Put& put) {
   constexpr int kMost = kMostHeadDim / 2 / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, half = p.d / 2;
-  const float* cos = p.cos_sin + static_cast<int64_t>(*p.position) * p.d;
+  const float* cos = p.cos_sin + static_cast<int64_t>(position) * p.d;
   const float* sin = cos + half;
   float a[kMost], b[kMost], squares = 0;
 #pragma unroll
@@ -117,16 +117,22 @@ __device__ void rotate(const Parameters& p, const __nv_bfloat16* x, const float*
   }
 }
 
+/// Where the token comes: its row of the cache, its position.
+struct Place {
+  int length, position;
+};
+
 /// The token's own queries; with `row` >= 0 also its key and value, into that row of the tile and into the cache.
-__device__ void add_token(const Parameters& p, int group, int row, int length, const Memory& m) {
+__device__ void add_token(const Parameters& p, int group, int row, const Place& place, const Memory& m) {
   for (int head = static_cast<int>(threadIdx.x) / kWarp; head < p.heads_per_group; head += kWarps) {
     const __nv_bfloat16* q = p.q + (group * p.heads_per_group + head) * p.d;
-    rotate(p, q, p.q_norm, [&](int i, __nv_bfloat16 x) { m.queries[head * p.d + i] = load(&x) * p.scale; });
+    rotate(p, place.position, q, p.q_norm,
+           [&](int i, __nv_bfloat16 x) { m.queries[head * p.d + i] = load(&x) * p.scale; });
   }
   if (row < 0) return;
-  const int64_t at = (static_cast<int64_t>(length) * p.groups + group) * p.d;
+  const int64_t at = (static_cast<int64_t>(place.length) * p.groups + group) * p.d;
   if (threadIdx.x / kWarp == kWarps - 1) {
-    rotate(p, p.k + group * p.d, p.k_norm, [&](int i, __nv_bfloat16 x) {
+    rotate(p, place.position, p.k + group * p.d, p.k_norm, [&](int i, __nv_bfloat16 x) {
       m.k[row * m.stride + i] = x;
       p.cache_k[at + i] = x;
     });
@@ -276,7 +282,8 @@ __global__ void __launch_bounds__(kThreads)
   let_next_kernel_start();
   const Memory m(memory, p);
   const int split = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y);
-  const int length = *p.length, keys = prefix.keys + length + 1;  // the last one is the token's own
+  const Place place{*p.length, *p.position};
+  const int keys = prefix.keys + place.length + 1;  // the last one is the token's own
   const int tiles = (keys + kKeyTile - 1) / kKeyTile, splits = min(static_cast<int>(gridDim.x), tiles);
   if (split >= splits) return;
   const auto old_keys = [&](int tile) { return min(kKeyTile, keys - 1 - tile * kKeyTile); };
@@ -294,7 +301,7 @@ __global__ void __launch_bounds__(kThreads)
       copy_tile(p, prefix, tile * kKeyTile, old_keys(tile), group, s, m);
     }
     const bool owns = tile == tiles - 1;
-    if (tile == split || owns) add_token(p, group, owns ? own_row : -1, length, m);
+    if (tile == split || owns) add_token(p, group, owns ? own_row : -1, place, m);
     wait_for_copies_to_shared();
     __syncthreads();
     const int n = min(kKeyTile, keys - tile * kKeyTile);

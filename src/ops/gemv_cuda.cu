@@ -9,11 +9,12 @@ namespace {
 constexpr int kElements = 8;       // of one 16-byte load
 constexpr int kMostThreads = 512;  // of a block
 constexpr int kMostWarps = kMostThreads / kWarp;
-constexpr int kMostPieces = 4;     // 16-byte pieces of a row of the weight that one thread holds
-constexpr int kLeastThreads = 64;  // one for every sum of a turn
-constexpr int kThreadsPerProcessor = 1024;
+constexpr int kMostPieces = 4;                  // 16-byte pieces of a row of the weight that one thread holds
+constexpr int kLeastThreads = 64;               // one for every sum of a turn
+constexpr int kThreadsPerProcessor = 512;       // few, so that the next kernel's find room beside them
+constexpr int kSteps = 4;                       // of the rows that are under way
 constexpr int64_t kLeastOutputs = 4;            // of a block
-constexpr unsigned kMostPrefetched = 64 << 10;  // bytes of a block's weights
+constexpr unsigned kMostPrefetched = 96 << 10;  // bytes of a block's weights
 
 /// What stands around the product: nothing, the norm before, or that and the gate behind.
 enum class Kind { kPlain, kNormed, kGated };
@@ -29,15 +30,6 @@ struct Parameters {
   int pieces, out;
   int accumulate, y_bf16;
 };
-
-/// 16 bytes that nobody reads again: past the L1 cache.
-__device__ inline uint4 load_once(const uint4* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
 
 __device__ inline float low_half(uint32_t x) { return __uint_as_float(x << 16); }
 __device__ inline float high_half(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
@@ -77,18 +69,57 @@ struct Share {
   }
 };
 
+/// Rows of the weight on their way into shared memory, kUnroll a step and kSteps steps ahead. A thread copies what it
+/// reads itself, so that no thread waits for another.
 template <int kUnroll, int kPieces, bool kGated>
-__device__ void load_rows(const Parameters& p, const Share<kGated>& share, int first, uint4 (&w)[kUnroll][kPieces]) {
+class Ring {
+ public:
+  static_assert(!kGated || kUnroll % 2 == 0);
+
+  __device__ Ring(const Parameters& p, const Share<kGated>& share, uint4* memory)
+      : place_(memory + threadIdx.x),
+        source_(share.row(p, 0) + threadIdx.x),
+        partner_(kGated ? static_cast<int64_t>(p.out) * p.pieces : 0),
+        pieces_(p.pieces),
+        left_(share.rows()) {
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const uint4* row = share.row(p, first + u);
-#pragma unroll
-    for (int k = 0; k < kPieces; ++k) {
-      const int piece = static_cast<int>(threadIdx.x + k * blockDim.x);
-      w[u][k] = first + u < share.rows() && piece < p.pieces ? load_once(row + piece) : uint4{};
-    }
+    for (int step = 0; step < kSteps; ++step) start(step);
   }
-}
+
+  /// The pieces of the next step; those behind the last row are zeros.
+  __device__ void take(uint4 (&w)[kUnroll][kPieces]) {
+    wait_for_all_copies_but<kSteps - 1>();
+#pragma unroll
+    for (int i = 0; i < kUnroll * kPieces; ++i) w[i / kPieces][i % kPieces] = *place(slot_, i);
+    start(slot_);
+    slot_ = slot_ + 1 == kSteps ? 0 : slot_ + 1;
+  }
+
+ private:
+  static constexpr int kRowsAside = kGated ? 2 : 1;  // a gate's row and its partner's
+
+  __device__ uint4* place(int slot, int i) const {
+    return place_ + (slot * kUnroll * kPieces + i) * static_cast<int>(blockDim.x);
+  }
+  __device__ void start(int slot) {
+#pragma unroll
+    for (int i = 0; i < kUnroll * kPieces; ++i) {
+      const int row = i / kPieces, column = i % kPieces * static_cast<int>(blockDim.x);
+      const bool is_there = row < left_ && column + static_cast<int>(threadIdx.x) < pieces_;
+      const int64_t at = row / kRowsAside * pieces_ + (row % kRowsAside != 0 ? partner_ : 0) + column;
+      copy_to_shared_or_zero(place(slot, i), source_ + (is_there ? at : 0), is_there);
+    }
+    commit_copies_to_shared();
+    source_ += kUnroll / kRowsAside * pieces_;
+    left_ -= kUnroll;
+  }
+
+  uint4* place_;         // [kSteps, kUnroll, kPieces] of this thread, blockDim.x apart
+  const uint4* source_;  // this thread's first piece of the next row
+  int64_t partner_;      // from a gate's row to its partner's
+  int pieces_, left_;    // of a row; rows that were not started
+  int slot_ = 0;
+};
 
 __device__ inline uint32_t pack(float low, float high) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
@@ -175,7 +206,7 @@ struct Target {
 };
 
 /// All threads of a block share out one row of the weight, each with its own pieces of x in registers. The first rows
-/// are loaded, the others fetched into the L2 cache, while the kernel before still runs.
+/// are copied, more of them fetched into the L2 cache, while the kernel before still runs.
 template <int kTokens, int kPieces, Kind kKind>
 __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
     gemv_kernel(const __grid_constant__ Parameters p) {
@@ -187,9 +218,10 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
   const Share<kGated> share(p.out);
   const int rows = share.rows(), lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
-  uint4 next[kUnroll][kPieces], x[kTokens][kPieces];
-  load_rows(p, share, 0, next);
-  share.prefetch(p, kUnroll);
+  extern __shared__ uint4 ring_memory[];
+  Ring<kUnroll, kPieces, kGated> ring(p, share, ring_memory);
+  share.prefetch(p, kSteps * kUnroll);
+  uint4 x[kTokens][kPieces];
   wait_for_previous_kernel();
   let_next_kernel_start();
   load_x<kTokens, kPieces, kKind != Kind::kPlain>(p, x);
@@ -200,9 +232,7 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
     const Target target(p, writes ? t : 0, share.begin + base / (kGated ? 2 : 1) + o);
     for (int r = 0; r < min(kTurn, rows - base); r += kUnroll) {
       uint4 w[kUnroll][kPieces];
-#pragma unroll
-      for (int i = 0; i < kUnroll * kPieces; ++i) w[i / kPieces][i % kPieces] = next[i / kPieces][i % kPieces];
-      load_rows(p, share, base + r + kUnroll, next);
+      ring.take(w);
 #pragma unroll
       for (int i = 0; i < kUnroll * kTokens; ++i) {
         const int u = i / kTokens, token = i % kTokens;
@@ -224,6 +254,7 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
     }
     __syncthreads();
   }
+  wait_for_copies_to_shared();
 }
 
 struct Layout {
@@ -241,7 +272,10 @@ template <int kTokens, int kPieces, Kind kKind>
 void launch(Context& context, const Parameters& p, int threads) {
   const int64_t most = int64_t{context.cuda->processors} * std::max(1, (kThreadsPerProcessor + threads / 4) / threads);
   const auto blocks = static_cast<unsigned>(std::min(most, ceil_div(p.out, kLeastOutputs)));
-  launch_overlapping(context, gemv_kernel<kTokens, kPieces, kKind>, dim3(blocks), static_cast<unsigned>(threads), 0, p);
+  const auto kernel = gemv_kernel<kTokens, kPieces, kKind>;
+  const int shared = kSteps * (kMostPieces / kPieces * kPieces) * threads * static_cast<int>(sizeof(uint4));
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "gemv");
+  launch_overlapping(context, kernel, dim3(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared), p);
 }
 
 /// The pieces that a thread can hold beside those of its x.

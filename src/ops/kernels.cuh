@@ -55,6 +55,19 @@ __device__ inline void copy_to_shared(void* to, const void* from) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
+/// The same where `is_there`, else zeros; `from` is an address either way.
+__device__ inline void copy_to_shared_or_zero(void* to, const void* from, bool is_there) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(is_there ? 16 : 0)
+               : "memory");
+}
+/// Ends a group of this thread's copies.
+__device__ inline void commit_copies_to_shared() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Returns when all of this thread's groups but the last kPending are there.
+template <int kPending>
+__device__ inline void wait_for_all_copies_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 /// Returns when this thread's copies are there.
 __device__ inline void wait_for_copies_to_shared() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
