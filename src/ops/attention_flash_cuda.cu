@@ -1,6 +1,7 @@
 // Blockwise attention with a running softmax on tensor cores (mma.sync, bf16 operands, float32 sums): any GPU since
-// Ampere. A block of four warps takes 64 query rows of one head; keys and values come in tiles of 64, the next tile
-// under way while one is multiplied. Scores never leave the registers.
+// Ampere. A block takes 64 query rows of one head, a warp 16 or, where the registers hold them, 32 of them: reading the
+// keys and values from shared memory is what bounds it. These come in tiles of 64, the next tile under way while one is
+// multiplied. Scores never leave the registers.
 #include <cmath>
 
 #include "ops/attention_cuda.h"
@@ -9,12 +10,20 @@
 namespace msa::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kQueryTile = 64;  // 16 rows a warp
+constexpr int kQueryTile = 64;
 constexpr int kKeyTile = 64;
 constexpr int kBytesPerCopy = 16;
+constexpr int kRows = 16;  // of one product
 static_assert(kQueryTile == Sequences::kTileRows);
+
+/// Who works on a tile of queries of head size kDim.
+template <int kDim>
+struct Team {
+  static constexpr int kBands = kDim == 64 ? 2 : 1;  // of 16 rows, a warp's
+  static constexpr int kWarpRows = kBands * kRows;
+  static constexpr int kThreads = kQueryTile / kWarpRows * kWarp;
+  static_assert(kThreads >= kKeyTile);
+};
 
 using bf16x2 = __nv_bfloat162;
 
@@ -113,7 +122,8 @@ __device__ void copy_tile(const DeviceSpans& spans, const TileRows& rows, const 
                           uint32_t keys_to, uint32_t values_to) {
   constexpr int kPieces = Tile<kDim>::kPieces;
   const DeviceSpan& span = spans.list[0];
-  for (int i = static_cast<int>(threadIdx.x); i < kKeyTile * kPieces; i += kThreads) {
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < kKeyTile * kPieces; i += Team<kDim>::kThreads) {
     const int row = i / kPieces, piece = i % kPieces;
     const bool valid = first + row < w.keys;
     const int64_t source_row = w.key_base + (valid ? first + row : 0);
@@ -131,7 +141,7 @@ __device__ void copy_tile(const DeviceSpans& spans, const TileRows& rows, const 
   }
 }
 
-/// The running softmax of the warp's 16 rows. A lane holds rows lane / 4 and lane / 4 + 8, of each eight columns two.
+/// The running softmax of 16 rows. A lane holds rows lane / 4 and lane / 4 + 8, of each eight columns two.
 template <int kDim>
 struct State {
   float output[kDim / 8][4] = {};
@@ -139,31 +149,38 @@ struct State {
   float sum[2] = {};  // of the lane's own columns
 };
 
-/// scores [16, 64] = queries · keysᵀ.
 template <int kDim>
-__device__ void score(const uint32_t (&queries)[kDim / 16][4], uint32_t keys, float (&scores)[kKeyTile / 8][4]) {
+using Queries = uint32_t[Team<kDim>::kBands][kDim / 16][4];
+using Scores = float[kKeyTile / 8][4];
+
+/// scores [bands · 16, 64] = queries · keysᵀ.
+template <int kDim>
+__device__ void score(const Queries<kDim>& queries, uint32_t keys, Scores (&scores)[Team<kDim>::kBands]) {
+  constexpr int kBands = Team<kDim>::kBands;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int key = lane % 8 + lane / 16 * 8, half = lane / 8 % 2;
 #pragma unroll
-  for (int n = 0; n < kKeyTile / 8; ++n) {
-    for (int i = 0; i < 4; ++i) scores[n][i] = 0;
-  }
+  for (int i = 0; i < kBands * kKeyTile / 2; ++i) scores[i / (kKeyTile / 2)][i / 4 % (kKeyTile / 8)][i % 4] = 0;
 #pragma unroll
   for (int step = 0; step < kDim / 16; ++step) {
 #pragma unroll
     for (int n = 0; n < kKeyTile / 16; ++n) {
       uint32_t b[4];
       load_matrices(b, keys + Tile<kDim>::offset(n * 16 + key, step * 2 + half));
-      multiply(scores[2 * n], queries[step], b[0], b[1]);
-      multiply(scores[2 * n + 1], queries[step], b[2], b[3]);
+#pragma unroll
+      for (int band = 0; band < kBands; ++band) {
+        multiply(scores[band][2 * n], queries[band][step], b[0], b[1]);
+        multiply(scores[band][2 * n + 1], queries[band][step], b[2], b[3]);
+      }
     }
   }
 }
 
-/// -inf for keys that a row does not see; `first` is the tile's first key.
-__device__ inline void mask(float (&scores)[kKeyTile / 8][4], int first, int last_key) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int last = last_key + warp * 16 + lane / 4;  // of the first of the lane's rows
+/// -inf for keys that a row does not see. `first`: the tile's first key, `last_key`: the last one that the band's first
+/// row sees.
+__device__ inline void mask(Scores& scores, int first, int last_key) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int last = last_key + lane / 4;  // of the first of the lane's rows
 #pragma unroll
   for (int n = 0; n < kKeyTile / 8; ++n) {
 #pragma unroll
@@ -176,7 +193,7 @@ __device__ inline void mask(float (&scores)[kKeyTile / 8][4], int first, int las
 
 /// Scores become weights; the state is rescaled to the new maximum. `scale` holds log2 e.
 template <int kDim>
-__device__ void soften(float (&scores)[kKeyTile / 8][4], float scale, State<kDim>& state) {
+__device__ void soften(Scores& scores, float scale, State<kDim>& state) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float top = state.maximum[r];
@@ -206,21 +223,32 @@ __device__ void soften(float (&scores)[kKeyTile / 8][4], float scale, State<kDim
   }
 }
 
-/// output += weights [16, 64] · values [64, kDim].
+/// output += weights [bands · 16, 64] · values [64, kDim].
 template <int kDim>
-__device__ void gather_values(const float (&weights)[kKeyTile / 8][4], uint32_t values, State<kDim>& state) {
+__device__ void gather_values(const Scores (&weights)[Team<kDim>::kBands], uint32_t values,
+                              State<kDim> (&states)[Team<kDim>::kBands]) {
+  constexpr int kBands = Team<kDim>::kBands;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
   for (int step = 0; step < kKeyTile / 16; ++step) {
-    const float(&low)[4] = weights[2 * step];
-    const float(&high)[4] = weights[2 * step + 1];
-    const uint32_t a[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]), pack(high[2], high[3])};
+    uint32_t a[kBands][4];
+#pragma unroll
+    for (int band = 0; band < kBands; ++band) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float(&pair)[4] = weights[band][2 * step + i / 2];
+        a[band][i] = pack(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
+      }
+    }
 #pragma unroll
     for (int n = 0; n < kDim / 16; ++n) {
       uint32_t b[4];
       load_matrices_transposed(b, values + Tile<kDim>::offset(step * 16 + lane % 16, n * 2 + lane / 16));
-      multiply(state.output[2 * n], a, b[0], b[1]);
-      multiply(state.output[2 * n + 1], a, b[2], b[3]);
+#pragma unroll
+      for (int band = 0; band < kBands; ++band) {
+        multiply(states[band].output[2 * n], a[band], b[0], b[1]);
+        multiply(states[band].output[2 * n + 1], a[band], b[2], b[3]);
+      }
     }
   }
 }
@@ -228,9 +256,9 @@ __device__ void gather_values(const float (&weights)[kKeyTile / 8][4], uint32_t 
 /// The tile of queries by way of shared memory into registers, as left operands.
 template <int kDim>
 __device__ void load_queries(const AttentionParameters& p, const Work& w, int head, uint32_t shared,
-                             uint32_t (&queries)[kDim / 16][4]) {
+                             Queries<kDim>& queries) {
   constexpr int kPieces = Tile<kDim>::kPieces;
-  for (int i = static_cast<int>(threadIdx.x); i < kQueryTile * kPieces; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kQueryTile * kPieces; i += Team<kDim>::kThreads) {
     const int row = i / kPieces, piece = i % kPieces;
     const bool valid = w.row_begin + row < w.row_end;
     const char* q = static_cast<const char*>(p.q) + (w.row_begin + (valid ? row : 0)) * p.q_row_bytes;
@@ -241,21 +269,24 @@ __device__ void load_queries(const AttentionParameters& p, const Work& w, int he
   __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
 #pragma unroll
-  for (int step = 0; step < kDim / 16; ++step) {
-    load_matrices(queries[step], shared + Tile<kDim>::offset(warp * 16 + lane % 16, step * 2 + lane / 16));
+  for (int i = 0; i < Team<kDim>::kBands * kDim / 16; ++i) {
+    const int band = i / (kDim / 16), step = i % (kDim / 16);
+    const int row = warp * Team<kDim>::kWarpRows + band * kRows + lane % 16;
+    load_matrices(queries[band][step], shared + Tile<kDim>::offset(row, step * 2 + lane / 16));
   }
   __syncthreads();  // the memory is the first keys' now
 }
 
+/// `first`: the band's first row of the tile.
 template <int kDim>
-__device__ void store_output(const AttentionParameters& p, const Work& w, int head, State<kDim>& state) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+__device__ void store_output(const AttentionParameters& p, const Work& w, int head, int first, State<kDim>& state) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float sum = state.sum[r];
     sum += __shfl_xor_sync(kAllLanes, sum, 1);
     sum += __shfl_xor_sync(kAllLanes, sum, 2);
-    const int row = w.row_begin + warp * 16 + lane / 4 + r * 8;
+    const int row = w.row_begin + first + lane / 4 + r * 8;
     if (row >= w.row_end) continue;
     char* out = static_cast<char*>(p.out) + row * p.out_row_bytes + (head * kDim + lane % 4 * 2) * 2;
 #pragma unroll
@@ -267,14 +298,16 @@ __device__ void store_output(const AttentionParameters& p, const Work& w, int he
 
 /// grid.x: tile of query rows, grid.y: head. Shared memory: two stages of a tile of keys and one of values.
 template <int kDim, bool kPacked>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(Team<kDim>::kThreads)
     attend_flash_kernel(const AttentionParameters p, const __grid_constant__ DeviceSpans spans) {
   extern __shared__ __align__(128) unsigned char memory[];
   __shared__ TileRows rows;
   const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(memory));
   const Work w = find_work(p, spans);
   const int head = static_cast<int>(blockIdx.y), group = head / p.heads_per_group;
-  uint32_t queries[kDim / 16][4];
+  constexpr int kBands = Team<kDim>::kBands;
+  const int first_row = static_cast<int>(threadIdx.x) / kWarp * Team<kDim>::kWarpRows;
+  Queries<kDim> queries;
   load_queries<kDim>(p, w, head, shared, queries);
 
   const auto start_copies = [&](int tile) {
@@ -287,7 +320,7 @@ __global__ void __launch_bounds__(kThreads)
   };
   const int tiles = (w.keys + kKeyTile - 1) / kKeyTile;
   const float scale = p.scale * 1.44269504088896341f;  // log2 e
-  State<kDim> state;
+  State<kDim> states[kBands];
   start_copies(0);
   commit_copies();
   for (int tile = 0; tile < tiles; ++tile) {
@@ -297,13 +330,20 @@ __global__ void __launch_bounds__(kThreads)
     wait_for_copies<1>();
     __syncthreads();
     const uint32_t stage = shared + static_cast<uint32_t>(tile % 2 * 2 * Tile<kDim>::kBytes);
-    float scores[kKeyTile / 8][4];
+    Scores scores[kBands];
     score<kDim>(queries, stage, scores);
-    if ((tile + 1) * kKeyTile - 1 > w.last_key) mask(scores, tile * kKeyTile, w.last_key);
-    soften<kDim>(scores, scale, state);
-    gather_values<kDim>(scores, stage + Tile<kDim>::kBytes, state);
+#pragma unroll
+    for (int band = 0; band < kBands; ++band) {
+      const int last_key = w.last_key + first_row + band * kRows;
+      if ((tile + 1) * kKeyTile - 1 > last_key) mask(scores[band], tile * kKeyTile, last_key);
+      soften<kDim>(scores[band], scale, states[band]);
+    }
+    gather_values<kDim>(scores, stage + Tile<kDim>::kBytes, states);
   }
-  store_output<kDim>(p, w, head, state);
+#pragma unroll
+  for (int band = 0; band < kBands; ++band) {
+    store_output<kDim>(p, w, head, first_row + band * kRows, states[band]);
+  }
 }
 
 template <int kDim, bool kPacked>
@@ -313,7 +353,7 @@ void launch(Context& context, const AttentionParameters& p, const DeviceSpans& s
   const cudaStream_t stream = cuda_stream(context);
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes), "attend_flash");
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(p.heads));
-  kernel<<<grid, kThreads, kSharedBytes, stream>>>(p, spans);
+  kernel<<<grid, Team<kDim>::kThreads, kSharedBytes, stream>>>(p, spans);
   check_launch("attend_flash");
 }
 
