@@ -22,9 +22,9 @@ void* cuda_allocate(int index, size_t bytes);
 /// Work that uses the memory may still be under way: it is kept, and given out again once the device is done with it.
 void cuda_release(int index, void* memory);
 
-/// Host memory that the device reads while the host goes on.
-void* cuda_allocate_pinned(size_t bytes);
-void cuda_release_pinned(void* memory);
+/// The same of the host, for copies while the host goes on.
+void* cuda_allocate_pinned(int index, size_t bytes);
+void cuda_release_pinned(int index, void* memory);
 
 /// from and to: same type, same number of elements a row and rows, at least one of them on this device; rows may be
 /// strided. Ordered with the context's ops; to the host it returns when the bytes are there.

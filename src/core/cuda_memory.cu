@@ -1,6 +1,7 @@
 // Memory of a GPU, and host memory that it reads by itself.
 #include <map>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 
 #include "core/cuda.h"
@@ -15,10 +16,18 @@ constexpr size_t kLargestKept = size_t{1} << 30;
 
 std::string mebibytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
-/// Blocks that were released, for whoever asks next: cudaMalloc and cudaFree take longer than a kernel, and cudaFree
-/// waits for the whole device. One a GPU.
+cudaError_t allocate_on_device(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+cudaError_t allocate_pinned(void** memory, size_t bytes) { return cudaHostAlloc(memory, bytes, cudaHostAllocPortable); }
+
+/// Blocks of one kind that were released, for whoever asks next: the driver takes longer than a kernel to give memory,
+/// and to take it back waits for the whole device.
 class BlockCache {
  public:
+  using Allocate = cudaError_t (*)(void** memory, size_t bytes);
+  using Release = cudaError_t (*)(void* memory);
+  BlockCache(Allocate allocate, Release release, const char* what)
+      : allocate_(allocate), release_(release), what_(what) {}
+
   void* allocate(int index, size_t asked) {
     const size_t bytes = (asked + kGranularity - 1) / kGranularity * kGranularity;
     const std::lock_guard lock(mutex_);
@@ -31,15 +40,15 @@ class BlockCache {
       return memory;
     }
     void* memory = nullptr;
-    cudaError_t status = cudaMalloc(&memory, bytes);
+    cudaError_t status = allocate_(&memory, bytes);
     if (status == cudaErrorMemoryAllocation && !free_.empty()) {
       static_cast<void>(cudaGetLastError());
       for (const auto& [size, block] : free_) forget(block);  // waits for the device
       free_.clear();
-      status = cudaMalloc(&memory, bytes);
+      status = allocate_(&memory, bytes);
     }
-    if (status == cudaErrorMemoryAllocation) throw_out_of_memory(index, bytes);
-    cuda_check(status, "cudaMalloc");
+    if (status == cudaErrorMemoryAllocation) throw_out_of_memory(index, bytes, what_);
+    cuda_check(status, what_);
     sizes_.emplace(memory, bytes);
     return memory;
   }
@@ -59,48 +68,50 @@ class BlockCache {
 
  private:
   void forget(void* memory) {
-    cudaFree(memory);
+    release_(memory);
     sizes_.erase(memory);
   }
 
-  [[noreturn]] static void throw_out_of_memory(int index, size_t bytes) {
+  [[noreturn]] static void throw_out_of_memory(int index, size_t bytes, const char* what) {
     static_cast<void>(cudaGetLastError());
     size_t free = 0, total = 0;
     cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw Error(
-        "out of memory: " + mebibytes(bytes) + " asked for, " + mebibytes(free) + " of " + mebibytes(total) + " free",
-        "GPU " + std::to_string(index), "use a smaller batch, or end other programs on this GPU");
+    throw Error("out of " + std::string(what) + ": " + mebibytes(bytes) + " asked for; of the GPU's memory " +
+                    mebibytes(free) + " of " + mebibytes(total) + " are free",
+                "GPU " + std::to_string(index), "use a smaller batch, or end other programs on this machine");
   }
 
+  Allocate allocate_;
+  Release release_;
+  const char* what_;
   std::mutex mutex_;
   std::unordered_map<void*, size_t> sizes_;  // of all blocks, given out or free
   std::multimap<size_t, void*> free_;
   bool settled_ = true;  // nothing that the device may still work on is free
 };
 
+/// What lies on one GPU, and what it reads of the host.
+struct Caches {
+  BlockCache device{allocate_on_device, [](void* memory) { return cudaFree(memory); }, "device memory"};
+  BlockCache pinned{allocate_pinned, cudaFreeHost, "page-locked host memory"};
+};
+
 /// Never destroyed: buffers of static storage are released after everything else.
-BlockCache& cache_of(int index) {
+Caches& caches_of(int index) {
   static std::mutex mutex;
-  static auto* const caches = new std::map<int, BlockCache>;
+  static auto* const caches = new std::map<int, Caches>;
   const std::lock_guard lock(mutex);
   return (*caches)[index];
 }
 
 }  // namespace
 
-void* cuda_allocate(int index, size_t bytes) {
-  use_device(index);
-  return cache_of(index).allocate(index, bytes);
+void* cuda_allocate(int index, size_t bytes) { return caches_of(use_device(index)).device.allocate(index, bytes); }
+void cuda_release(int index, void* memory) { caches_of(index).device.release(memory); }
+
+void* cuda_allocate_pinned(int index, size_t bytes) {
+  return caches_of(use_device(index)).pinned.allocate(index, bytes);
 }
-
-void cuda_release(int index, void* memory) { cache_of(index).release(memory); }
-
-void* cuda_allocate_pinned(size_t bytes) {
-  void* memory = nullptr;
-  cuda_check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable), "cudaHostAlloc");
-  return memory;
-}
-
-void cuda_release_pinned(void* memory) { cudaFreeHost(memory); }
+void cuda_release_pinned(int index, void* memory) { caches_of(index).pinned.release(memory); }
 
 }  // namespace msa

@@ -20,6 +20,7 @@ class Staging {
   Buffer plain_;
   void* pinned_ = nullptr;
   size_t capacity_ = 0;  // of pinned_
+  int index_ = 0;        // the GPU it is for
 };
 
 }  // namespace msa
