@@ -11,7 +11,7 @@ test_timeout_s=600
 scripts/install_dependencies.sh
 scripts/fetch_model.sh
 step "preparing build/venv for the comparison tests"
-ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors
+ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors pytrec-eval-terrier bm25s PyStemmer
 
 export MSA_CMAKE_ARGS="-DMSA_PYTHON=$root/build/venv/bin/python3 ${MSA_CMAKE_ARGS:-}"
 scripts/build.sh release
