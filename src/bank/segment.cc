@@ -177,15 +177,55 @@ Tensor Segment::content(int layer_index, int64_t document_index) const {
   return Tensor::of_const(from, dtype_, {chunks, 2, row_elements_});
 }
 
-std::vector<std::string> Segment::verify() const {
-  std::vector<std::string> problems;
+DocumentRows Segment::rows(int64_t document_index) const {
+  DocumentRows rows;
+  const int64_t first = chunk_starts_[static_cast<size_t>(document_index)];
+  rows.n_chunks = chunk_starts_[static_cast<size_t>(document_index) + 1] - first;
+  for (int l = 0; l < n_layers_; ++l) {
+    rows.keys.push_back(static_cast<const std::byte*>(keys(l).slice_rows(first, first + rows.n_chunks).data));
+    rows.content.push_back(static_cast<const std::byte*>(content(l, document_index).data));
+  }
+  return rows;
+}
+
+std::vector<size_t> Segment::damaged_blocks() const {
+  std::vector<size_t> damaged;
   const std::span<const std::byte> data = bytes_.subspan(data_begin_);
   for (size_t i = 0; i < block_checksums_.size(); ++i) {
-    const size_t begin = i * kSegmentBlockBytes;
-    const auto block = data.subspan(begin, std::min(kSegmentBlockBytes, data.size() - begin));
-    if (xxh3_64(block.data(), block.size()) == block_checksums_[i]) continue;
-    problems.push_back(where_ + ": the checksum of bytes " + std::to_string(data_begin_ + begin) + " to " +
-                       std::to_string(data_begin_ + begin + block.size() - 1) + " does not match");
+    const auto block =
+        data.subspan(i * kSegmentBlockBytes).first(std::min(kSegmentBlockBytes, data.size() - i * kSegmentBlockBytes));
+    if (xxh3_64(block.data(), block.size()) != block_checksums_[i]) damaged.push_back(i);
+  }
+  return damaged;
+}
+
+std::vector<int64_t> Segment::documents_in(std::span<const size_t> blocks) const {
+  const std::byte* const data = bytes_.data() + data_begin_;
+  const auto touches = [&](const std::byte* from, int64_t bytes) {
+    const size_t first = static_cast<size_t>(from - data) / kSegmentBlockBytes;
+    const size_t last = static_cast<size_t>(from - data + bytes - 1) / kSegmentBlockBytes;
+    return std::any_of(blocks.begin(), blocks.end(), [&](size_t b) { return b >= first && b <= last; });
+  };
+  std::vector<int64_t> found;
+  for (int64_t i = 0; i < n_documents(); ++i) {
+    const DocumentRows r = rows(i);
+    const int64_t bytes = r.n_chunks * row_elements_ * traits(dtype_).block_bytes;
+    bool hit = false;
+    for (size_t l = 0; l < r.keys.size() && !hit; ++l) {
+      hit = touches(r.keys[l], bytes) || touches(r.content[l], 2 * bytes);
+    }
+    if (hit) found.push_back(i);
+  }
+  return found;
+}
+
+std::vector<std::string> Segment::verify() const {
+  std::vector<std::string> problems;
+  for (const size_t i : damaged_blocks()) {
+    const size_t begin = data_begin_ + i * kSegmentBlockBytes;
+    const size_t end = std::min(begin + kSegmentBlockBytes, bytes_.size());
+    problems.push_back(where_ + ": the checksum of bytes " + std::to_string(begin) + " to " + std::to_string(end - 1) +
+                       " does not match");
   }
   return problems;
 }

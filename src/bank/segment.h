@@ -43,6 +43,13 @@ struct EncodedDocument {
   std::vector<Buffer> content;  // per routing layer [n_chunks, 2 (K|V), G·d]
 };
 
+/// Where one document's rows lie, for writing a segment: in an EncodedDocument or in another segment.
+struct DocumentRows {
+  int64_t n_chunks = 0;
+  std::vector<const std::byte*> keys;     // per routing layer [n_chunks, G·d]
+  std::vector<const std::byte*> content;  // per routing layer [n_chunks, 2 (K|V), G·d]
+};
+
 /// Immutable; a memory-mapped file or heap memory. Safe to read from any thread.
 class Segment {
  public:
@@ -62,7 +69,8 @@ class Segment {
 
   Tensor keys(int layer_index) const;  // [n_chunks, G·d]
   Tensor content(int layer_index,
-                 int64_t document_index) const;  // [chunks of the document, 2, G·d], one contiguous run
+                 int64_t document_index) const;     // [chunks of the document, 2, G·d], one contiguous run
+  DocumentRows rows(int64_t document_index) const;  // valid as long as the segment
 
   size_t bytes() const { return bytes_.size(); }
   /// Identifies the header, ids, chunk starts and (through the block checksums) keys and content.
@@ -70,6 +78,10 @@ class Segment {
   const std::string& where() const { return where_; }
   /// Reads every byte; a sentence for each damaged block.
   std::vector<std::string> verify() const;
+  /// The blocks whose checksum does not match.
+  std::vector<size_t> damaged_blocks() const;
+  /// Documents (indices) with a byte in one of these blocks.
+  std::vector<int64_t> documents_in(std::span<const size_t> blocks) const;
 
  private:
   Segment() = default;

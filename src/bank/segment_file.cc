@@ -28,7 +28,7 @@ fs::path segment_folder(const fs::path& bank, int64_t number) { return bank / "s
 
 std::shared_ptr<const Segment> write_segment_file(const fs::path& bank, const BankShape& shape, int64_t number,
                                                   std::span<const DocumentId> ids,
-                                                  std::span<const EncodedDocument> documents) {
+                                                  std::span<const DocumentRows> documents) {
   const fs::path folder = segment_folder(bank, number);
   std::error_code error;
   fs::remove_all(folder, error);
@@ -71,7 +71,7 @@ void sweep_orphans(const fs::path& bank, std::span<const SegmentRow> rows) {
     const bool committed = std::any_of(rows.begin(), rows.end(),
                                        [&](const SegmentRow& row) { return std::to_string(row.number) == name; });
     if (committed) continue;
-    spdlog::info("{}: removing a segment that was never committed", entry.path().string());
+    spdlog::debug("{}: removing a segment that the bank does not name", entry.path().string());
     fs::remove_all(entry.path(), error);
     if (error) fail("cannot be removed", entry.path(), error);
   }

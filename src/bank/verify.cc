@@ -50,8 +50,9 @@ class Examination {
     const auto report = [&](const std::string& what) {
       problems_.push_back("document " + std::to_string(r.id) + ": " + what);
     };
-    if (r.content_hash != content_hash(r.text)) report("its text does not match its hash");
-    if (r.text_bytes != static_cast<int64_t>(r.text.size())) report("its text has another length than recorded");
+    if (r.has_text && r.content_hash != content_hash(r.text)) report("its text does not match its hash");
+    if (r.has_text && r.text_bytes != static_cast<int64_t>(r.text.size()))
+      report("its text has another length than recorded");
     if (r.created.empty()) report("its commit is missing");
     if (r.id < 1 || r.id >= next_id_) report("its id is not below next_id");
     const int64_t p = store_.shape().chunk_tokens;

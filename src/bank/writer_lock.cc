@@ -1,0 +1,60 @@
+#include "bank/writer_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "io/checksum.h"
+
+namespace msa {
+namespace {
+
+struct Note {
+  int64_t commit;
+  uint64_t checksum;  // xxh3-64 of `commit`
+};
+
+}  // namespace
+
+WriterLock::WriterLock(const std::filesystem::path& file)
+    : fd_(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) {
+    throw Error(std::string("cannot be opened for writing: ") + std::strerror(errno), file.string(),
+                "check the permissions of the bank's folder");
+  }
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  const int error = errno;
+  ::close(fd_);
+  if (error == EWOULDBLOCK) {
+    throw Error("another process writes to this bank", file.string(), "wait until it ends, or end it");
+  }
+  throw Error(std::string("cannot be locked: ") + std::strerror(error), file.string(),
+              "keep the bank on a file system with locks");
+}
+
+WriterLock::~WriterLock() { ::close(fd_); }
+
+void WriterLock::note_commit(int64_t number) const {
+  const Note note{number, xxh3_64(&number, sizeof number)};
+  if (::pwrite(fd_, &note, sizeof note, 0) != sizeof note) {
+    spdlog::warn("the bank's lock file cannot take the note of commit {}: {}", number, std::strerror(errno));
+  }
+}
+
+int64_t WriterLock::noted_commit(const std::filesystem::path& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  Note note{};
+  const ssize_t got = ::pread(fd, &note, sizeof note, 0);
+  ::close(fd);
+  return got == sizeof note && note.checksum == xxh3_64(&note.commit, sizeof note.commit) ? note.commit : 0;
+}
+
+}  // namespace msa
