@@ -216,6 +216,20 @@ std::vector<DocumentRecord> Bank::find_parts(std::string_view name_space, std::s
   return store_->find_parts(name_space, name);
 }
 
+std::vector<uint8_t> Bank::permitted(const Snapshot& snapshot, const Filter& filter) const {
+  std::vector<size_t> starts{0};  // slot of each segment's first document
+  for (const auto& segment : snapshot.segments) {
+    starts.push_back(starts.back() + static_cast<size_t>(segment->n_documents()));
+  }
+  std::vector<uint8_t> flags(starts.back(), 0);
+  const std::lock_guard guard(mutex_);
+  for (const DocumentId id : store_->matching(filter, snapshot.commit)) {
+    const auto slot = snapshot.find(id);
+    if (slot) flags[starts[static_cast<size_t>(slot->segment)] + static_cast<size_t>(slot->index)] = 1;
+  }
+  return flags;
+}
+
 std::string Bank::fingerprint() const {
   const std::lock_guard guard(mutex_);
   return store_->fingerprint();

@@ -18,6 +18,7 @@ namespace msa {
 
 class DocumentStore;
 class WriterLock;
+struct Filter;
 struct StoreState;
 
 enum class BankMode { kRead, kWrite };  // many readers, one writer
@@ -100,6 +101,9 @@ class Bank {
   /// `count` new ids, ascending. An id is part of what is encoded, so it is asked for before; unused ones are gaps.
   std::vector<DocumentId> reserve_ids(int64_t count);
 
+  /// No id below `first` will be given: banks whose ids do not meet merge without encoding anything anew.
+  void skip_ids_below(DocumentId first);
+
   /// One atomic commit, one new segment: all documents or, with duplicates or an Error, none. The three spans run in
   /// parallel; ids are ascending and reserved. Throws Error on metadata that is no JSON object or a disk that is full.
   [[nodiscard]] AddResult add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
@@ -127,6 +131,8 @@ class Bank {
                                              std::string_view hash) const;
   /// Live documents whose external id is `name` or `name` with "#" and a number, without text.
   std::vector<DocumentRecord> find_parts(std::string_view name_space, std::string_view name) const;
+  /// Which documents of the snapshot a filter permits: [documents of all its segments], 1 or 0, for the router.
+  std::vector<uint8_t> permitted(const Snapshot& snapshot, const Filter& filter) const;
   /// Live documents without text, ascending by id. A limit below 0 means all.
   std::vector<DocumentRecord> list(int64_t offset = 0, int64_t limit = -1) const;
   int64_t size() const;  // live documents

@@ -87,6 +87,12 @@ std::vector<DocumentId> Bank::reserve_ids(int64_t count) {
   return ids;
 }
 
+void Bank::skip_ids_below(DocumentId first) {
+  require_writer();
+  const std::lock_guard guard(mutex_);
+  next_id_ = std::max(next_id_, first);
+}
+
 std::shared_ptr<const Segment> Bank::write_new_segment(int64_t number, std::span<const DocumentId> ids,
                                                        std::span<const DocumentRows> documents) const {
   if (path_.empty()) return segment_in_memory(shape(), number, ids, documents);

@@ -15,6 +15,8 @@
 
 namespace msa {
 
+struct Filter;
+
 struct SegmentRow {
   int64_t number = 0;
   int64_t n_documents = 0;
@@ -111,6 +113,9 @@ class DocumentStore {
                                              std::string_view hash) const;
   std::vector<DocumentRecord> find_parts(std::string_view name_space, std::string_view name) const;
   std::vector<DocumentRecord> list(int64_t offset, int64_t limit) const;
+  /// Ids of the documents of the state right after `commit` that the filter permits. Throws Error when it compares a
+  /// field with a value that the field cannot have.
+  std::vector<DocumentId> matching(const Filter& filter, int64_t commit) const;
   std::string fingerprint() const;
   BankStatistics statistics() const;  // documents, chunks, tokens, text_bytes, deleted
 
