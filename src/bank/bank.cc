@@ -205,6 +205,11 @@ std::optional<DocumentRecord> Bank::find_by_hash(std::string_view name_space, st
   return store_->find_by_hash(name_space, hash);
 }
 
+bool Bank::has_id(DocumentId id) const {
+  const std::lock_guard guard(mutex_);
+  return store_->has_id(id);
+}
+
 std::optional<DocumentRecord> Bank::find_removed(std::string_view name_space, std::string_view external_id,
                                                  std::string_view hash) const {
   const std::lock_guard guard(mutex_);
@@ -258,6 +263,17 @@ std::shared_ptr<const Snapshot> Bank::snapshot() const {
   const std::lock_guard guard(mutex_);
   if (mode_ == BankMode::kRead) refresh();
   return snapshot_;
+}
+
+Bank::Repair Bank::repair(const fs::path& path, const BankShape& shape, const Reencode& reencode) {
+  const WriterLock lock(path / kLock);
+  const std::unique_ptr<DocumentStore> store = DocumentStore::open(path / kDatabase, BankMode::kWrite);
+  if (store == nullptr) throw Error("there is no bank in this folder", path.string(), "add documents first");
+  require_same_shape(store->shape(), shape, path.string());
+  Repair repair = repair_segments(*store, path, reencode);
+  lock.note_commit(store->last_commit());
+  store->checkpoint();
+  return repair;
 }
 
 std::vector<std::string> Bank::verify(const fs::path& path, const Progress& progress) {

@@ -90,6 +90,14 @@ class Bank {
   static std::unique_ptr<Bank> in_memory(const BankShape& shape);
   /// Reads every byte of a bank, also of one too damaged to open; a sentence for each problem, none = sound.
   static std::vector<std::string> verify(const std::filesystem::path& path, const Progress& progress = {});
+  struct Repair {
+    std::vector<DocumentId> reencoded;
+    std::vector<std::string> beyond_repair;  // a sentence each
+  };
+  /// What the model makes of a document's text under its id.
+  using Reencode = std::function<EncodedDocument(DocumentId id, const std::string& text)>;
+  /// Replaces damaged and missing segments: what is damaged in them is encoded anew from the text, the rest is kept.
+  static Repair repair(const std::filesystem::path& path, const BankShape& shape, const Reencode& reencode);
   ~Bank();
   Bank(const Bank&) = delete;
   Bank& operator=(const Bank&) = delete;
@@ -126,6 +134,7 @@ class Bank {
   std::optional<DocumentRecord> find_by_hash(std::string_view name_space, std::string_view hash) const;
   /// A document of the snapshot as it was then, also when it was removed since, unless it was forgotten.
   std::optional<DocumentRecord> find(DocumentId id, const Snapshot& snapshot) const;
+  bool has_id(DocumentId id) const;  // removed documents too
   /// A removed document with this external id and text that reinstate() can bring back.
   std::optional<DocumentRecord> find_removed(std::string_view name_space, std::string_view external_id,
                                              std::string_view hash) const;

@@ -120,6 +120,7 @@ class DocumentStore {
   BankStatistics statistics() const;  // documents, chunks, tokens, text_bytes, deleted
 
   void visit_documents(const std::function<void(const StoredDocument&)>& visit) const;  // removed ones too
+  std::vector<StoredDocument> documents_of(int64_t segment) const;                      // by slot, with text
   std::vector<std::string> verify() const;                                              // SQLite's own checks
 
   struct Connection;  // of the store's own files

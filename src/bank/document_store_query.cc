@@ -119,6 +119,19 @@ BankStatistics DocumentStore::statistics() const {
   return s;
 }
 
+std::vector<StoredDocument> DocumentStore::documents_of(int64_t segment) const {
+  Statement row = db_->prepare(std::string("SELECT ") + kRecordColumns +
+                               ", t.text, d.slot FROM documents d JOIN commits c ON c.number = d.created "
+                               "LEFT JOIN texts t ON t.id = d.id WHERE d.segment = ? ORDER BY d.slot");
+  row.bind(segment);
+  std::vector<StoredDocument> documents;
+  while (row.step()) {
+    documents.push_back({read_record(row), segment, row.integer(kRecordColumnCount + 1)});
+    documents.back().record.text = row.text(kRecordColumnCount);
+  }
+  return documents;
+}
+
 void DocumentStore::visit_documents(const std::function<void(const StoredDocument&)>& visit) const {
   Statement row =
       db_->prepare(std::string("SELECT ") + kRecordColumns +

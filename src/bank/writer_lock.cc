@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -20,6 +21,7 @@ struct Note {
   int64_t commit;
   uint64_t checksum;  // xxh3-64 of `commit`
 };
+constexpr size_t kNotes = 2;  // written in turn, so that a note cut short leaves the one before
 
 }  // namespace
 
@@ -43,7 +45,8 @@ WriterLock::~WriterLock() { ::close(fd_); }
 
 void WriterLock::note_commit(int64_t number) const {
   const Note note{number, xxh3_64(&number, sizeof number)};
-  if (::pwrite(fd_, &note, sizeof note, 0) != sizeof note) {
+  const auto place = static_cast<off_t>(static_cast<size_t>(number) % kNotes * sizeof note);
+  if (::pwrite(fd_, &note, sizeof note, place) != sizeof note) {
     spdlog::warn("the bank's lock file cannot take the note of commit {}: {}", number, std::strerror(errno));
   }
 }
@@ -51,10 +54,15 @@ void WriterLock::note_commit(int64_t number) const {
 int64_t WriterLock::noted_commit(const std::filesystem::path& file) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
-  Note note{};
-  const ssize_t got = ::pread(fd, &note, sizeof note, 0);
+  std::array<Note, kNotes> notes{};
+  const ssize_t got = ::pread(fd, notes.data(), sizeof notes, 0);
   ::close(fd);
-  return got == sizeof note && note.checksum == xxh3_64(&note.commit, sizeof note.commit) ? note.commit : 0;
+  int64_t commit = 0;
+  for (size_t i = 0; i < kNotes && got >= static_cast<ssize_t>((i + 1) * sizeof(Note)); ++i) {
+    const bool sound = notes[i].checksum == xxh3_64(&notes[i].commit, sizeof notes[i].commit);
+    if (sound) commit = std::max(commit, notes[i].commit);
+  }
+  return commit;
 }
 
 }  // namespace msa

@@ -139,7 +139,7 @@ class CrashTest : public ::testing::Test {
  protected:
   void SetUp() override {
     set_log_level("off");  // faults are warned about by the hundred
-    root_ = fs::path(::testing::TempDir()) / ("crash_test." + std::to_string(::getpid()));
+    root_ = testing::folder_in_memory("crash_test");
     fs::remove_all(root_);
     fs::create_directories(root_);
     folder_ = root_ / "bank";
