@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-120}
 [[ $seconds =~ ^[0-9]+$ ]] || die "'$seconds' is no number of seconds"
-have clang++ || die "clang++ is missing (fix: apt-get install clang)"
+command -v clang++ >/dev/null || die "clang++ is missing (fix: apt-get install clang)"
 cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMSA_FUZZ=ON \
   -DMSA_SANITIZE=address -DMSA_BENCH=OFF -DMSA_CUDA=OFF >build/fuzz-configure.log
 targets=()

@@ -37,6 +37,25 @@ void require_no_foreign_files(const fs::path& folder) {
   }
 }
 
+/// The database, with its log, holds all that was acknowledged.
+void require_no_lost_commit(const fs::path& bank, const DocumentStore& store) {
+  const fs::path database = bank / kDatabase;
+  const char* fix = "restore the bank from a copy";
+  for (CommitNote note = WriterLock::last_note(bank / kLock);;) {  // before the database: a writer may be at work
+    const int64_t found = store.last_commit();
+    if (note.commit > found) {
+      throw Error("the database ends at commit " + std::to_string(found) + ", but commit " +
+                      std::to_string(note.commit) + " was acknowledged: its log is damaged or was taken away",
+                  database.string(), fix);
+    }
+    if (DocumentStore::is_log_whole(database, note)) return;
+    const CommitNote again = WriterLock::last_note(bank / kLock);
+    if (again == note)
+      throw Error("the database needs its log, which is damaged or was taken away", database.string(), fix);
+    note = again;
+  }
+}
+
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -122,7 +141,8 @@ std::unique_ptr<Bank> Bank::open_folder(const fs::path& path, const BankShape* s
   }
   if (shape != nullptr) require_same_shape(store->shape(), *shape, path.string());
   std::unique_ptr<Bank> bank(new Bank(path, mode, std::move(lock), std::move(store)));
-  bank->require_no_lost_commit();
+  require_no_lost_commit(path, *bank->store_);
+  if (mode == BankMode::kWrite) bank->store_->recover(*bank->lock_);
   if (mode == BankMode::kWrite) sweep_orphans(path, bank->store_->load(0).segments);
   bank->refresh();
   if (mode != BankMode::kWrite) return bank;
@@ -132,15 +152,6 @@ std::unique_ptr<Bank> Bank::open_folder(const fs::path& path, const BankShape* s
     spdlog::warn("forgotten text may still be on the disk: {}", error.what());
   }
   return bank;
-}
-
-void Bank::require_no_lost_commit() const {
-  const int64_t noted = WriterLock::noted_commit(path_ / kLock);  // before the database: a writer may be at work
-  const int64_t found = store_->last_commit();
-  if (noted <= found) return;
-  throw Error("the database ends at commit " + std::to_string(found) + ", but commit " + std::to_string(noted) +
-                  " was acknowledged: its log is damaged or was taken away",
-              (path_ / kDatabase).string(), "restore the bank from a copy");
 }
 
 const BankShape& Bank::shape() const { return store_->shape(); }
@@ -270,9 +281,10 @@ Bank::Repair Bank::repair(const fs::path& path, const BankShape& shape, const Re
   const std::unique_ptr<DocumentStore> store = DocumentStore::open(path / kDatabase, BankMode::kWrite);
   if (store == nullptr) throw Error("there is no bank in this folder", path.string(), "add documents first");
   require_same_shape(store->shape(), shape, path.string());
+  require_no_lost_commit(path, *store);
+  store->recover(lock);
   Repair repair = repair_segments(*store, path, reencode);
-  lock.note_commit(store->last_commit());
-  store->checkpoint();
+  store->settle(lock, /*wait_for_readers=*/false);
   return repair;
 }
 
@@ -280,6 +292,7 @@ std::vector<std::string> Bank::verify(const fs::path& path, const Progress& prog
   try {
     const std::unique_ptr<DocumentStore> store = DocumentStore::open(path / kDatabase, BankMode::kRead);
     if (store == nullptr) return {path.string() + ": there is no bank in this folder"};
+    require_no_lost_commit(path, *store);
     const SegmentOpener opener = [&](const SegmentRow& row) { return open_segment_file(path, store->shape(), row); };
     return verify_bank(*store, opener, progress);
   } catch (const Error& error) {

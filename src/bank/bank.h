@@ -166,7 +166,6 @@ class Bank {
   std::shared_ptr<const Snapshot> follow(
       const StoreState& state, std::span<const std::shared_ptr<const Segment>> written = {}) const;  // mutex_ held
   void committed(std::span<const std::shared_ptr<const Segment>> written = {});                      // mutex_ held
-  void require_no_lost_commit() const;
   void finish_compaction();
   void require_writer() const;
   std::shared_ptr<const Segment> write_new_segment(int64_t number, std::span<const DocumentId> ids,

@@ -140,8 +140,7 @@ AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInp
 void Bank::committed(std::span<const std::shared_ptr<const Segment>> written) {
   snapshot_ = follow(store_->load(snapshot_->commit), written);
   if (path_.empty()) return;
-  lock_->note_commit(snapshot_->commit);
-  store_->checkpoint();
+  store_->settle(*lock_, /*wait_for_readers=*/false);
 }
 
 void Bank::discard_segment(int64_t number) const noexcept {
@@ -230,9 +229,7 @@ CompactionResult Bank::compact(const Progress& progress) {
 
 void Bank::finish_compaction() {
   if (!store_->needs_scrub()) return;
-  store_->scrub();
-  if (!path_.empty()) lock_->note_commit(store_->last_commit());
-  if (!path_.empty()) store_->checkpoint();
+  store_->scrub(lock_.get());
 }
 
 }  // namespace msa

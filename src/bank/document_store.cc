@@ -90,13 +90,16 @@ std::string read_only_name(const std::filesystem::path& file) {
       name += c;
     }
   }
-  return name + (std::filesystem::exists(file.string() + "-wal") ? "" : "?immutable=1");
+  std::error_code none;
+  const auto log_bytes = std::filesystem::file_size(file.string() + "-wal", none);
+  return name + (none || log_bytes == 0 ? "?immutable=1" : "");
 }
 
-void make_writable(const DocumentStore::Connection& db) {
+void make_writable(DocumentStore::Connection& db) {
   db.run("PRAGMA synchronous = FULL");
   db.run("PRAGMA secure_delete = ON");
-  db.run("PRAGMA wal_autocheckpoint = 0");  // each edit ends with one of its own
+  db.run("PRAGMA wal_autocheckpoint = 0");  // each edit ends with settle()
+  db.follow_log();
 }
 
 void require_page_checksums(const DocumentStore::Connection& db) {

@@ -15,6 +15,7 @@
 
 namespace msa {
 
+struct CommitNote;
 struct Filter;
 
 struct SegmentRow {
@@ -101,9 +102,13 @@ class DocumentStore {
   /// True from a forgetting rewrite until scrub() has returned.
   bool needs_scrub() const;
   /// Rebuilds the file so that no byte of a forgotten row is left in it or in the log.
-  void scrub();
-  /// Empties the log into the database. False when a reader is using the log.
-  bool checkpoint();
+  void scrub(const WriterLock* lock);
+  /// After each edit: folds the log into the database and empties it. False when a reader is using the log.
+  bool settle(const WriterLock& lock, bool wait_for_readers);
+  /// Settles what a writer before left in the log.
+  void recover(const WriterLock& lock);
+  /// The log of this database holds what the note says is needed of it.
+  static bool is_log_whole(const std::filesystem::path& file, const CommitNote& note);
 
   std::optional<DocumentRecord> find(DocumentId id) const;
   std::optional<DocumentRecord> find_at(DocumentId id, int64_t commit) const;

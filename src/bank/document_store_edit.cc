@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "bank/document_store_sqlite.h"
-#include "core/log.h"
 
 namespace msa {
 namespace {
@@ -151,32 +150,17 @@ bool DocumentStore::is_certain() const { return !db_->uncertain; }
 
 bool DocumentStore::needs_scrub() const { return db_->number("SELECT scrub FROM bank") != 0; }
 
-void DocumentStore::scrub() {
+void DocumentStore::scrub(const WriterLock* lock) {
   // Deleted rows are zeroed as they go; VACUUM also drops the copies that moving cells leaves between rows.
   db_->run("VACUUM");
-  if (db_->where != "bank in memory") {
-    int log = 0, moved = 0;
-    const int code = sqlite3_wal_checkpoint_v2(db_->db, nullptr, SQLITE_CHECKPOINT_TRUNCATE, &log, &moved);
-    if (code == SQLITE_BUSY) {
-      throw Error("a reader keeps the log with forgotten text open", db_->where,
-                  "end the readers that are stuck, then: msa compact");
-    }
-    if (code != SQLITE_OK) db_->fail();
+  if (lock != nullptr && !settle(*lock, /*wait_for_readers=*/true)) {
+    throw Error("a reader keeps the log with forgotten text open, or the disk refuses it", db_->where,
+                "end the readers that are stuck, then: msa compact");
   }
   Connection::Transaction transaction(*db_);
   db_->run("UPDATE bank SET scrub = 0");
   transaction.commit();
-}
-
-bool DocumentStore::checkpoint() {
-  sqlite3_busy_handler(db_->db, nullptr, nullptr);
-  int log = 0, moved = 0;
-  const int code = sqlite3_wal_checkpoint_v2(db_->db, nullptr, SQLITE_CHECKPOINT_TRUNCATE, &log, &moved);
-  sqlite3_busy_timeout(db_->db, 10000);
-  if (code != SQLITE_OK && code != SQLITE_BUSY) {  // the log holds everything; the next edit tries again
-    spdlog::warn("{}: the log cannot be emptied: {}", db_->where, sqlite3_errmsg(db_->db));
-  }
-  return code == SQLITE_OK;
+  if (lock != nullptr) settle(*lock, /*wait_for_readers=*/false);
 }
 
 }  // namespace msa

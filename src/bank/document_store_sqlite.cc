@@ -3,12 +3,6 @@
 #include "core/log.h"
 
 namespace msa {
-namespace {
-
-constexpr int kBusyTimeoutMs = 10000;
-
-}  // namespace
-
 const char* const kDocumentsAt =
     "(SELECT id, segment, slot, namespace, external_id, version, metadata, content_hash, n_tokens, n_chunks, "
     "text_bytes, has_text, created FROM documents WHERE created <= :at AND (deleted IS NULL OR deleted > :at) "
@@ -68,13 +62,14 @@ std::unique_ptr<DocumentStore::Connection> DocumentStore::Connection::open(const
   sqlite3_busy_timeout(connection->db, kBusyTimeoutMs);
   sqlite3_db_config(connection->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   sqlite3_db_config(connection->db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);  // settle() alone empties the log
   connection->run("PRAGMA foreign_keys = ON");
   return connection;
 }
 
 DocumentStore::Connection::Transaction::Transaction(Connection& db) : db_(db) {
   if (db.uncertain) {
-    throw Error("an earlier commit failed, and the disk refused to say whether it holds", db.where,
+    throw Error("an earlier write failed, and the disk refused to say whether it holds", db.where,
                 "check the disk, then open the bank again");
   }
   db_.run("BEGIN IMMEDIATE");
@@ -110,8 +105,8 @@ void DocumentStore::Connection::Transaction::commit() {
 /// A commit whose fsync failed lies in the log complete, and the next opening would take it for good: write another
 /// one over it.
 bool DocumentStore::Connection::bury() {
-  return sqlite3_exec(db, "BEGIN IMMEDIATE; UPDATE bank SET next_id = next_id; COMMIT", nullptr, nullptr, nullptr) ==
-             SQLITE_OK ||
+  const std::string another = std::string("BEGIN IMMEDIATE; ") + kTouch + "; COMMIT";
+  return sqlite3_exec(db, another.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK ||
          (sqlite3_exec(db, "ROLLBACK", nullptr, nullptr, nullptr), false);
 }
 

@@ -18,6 +18,10 @@ std::string sqlite_fix(int code);
 /// refuses a page whose checksum does not match (docs/bank.md).
 const char* page_checksum_vfs();
 inline constexpr int kPageChecksumBytes = 8;
+inline constexpr int kBusyTimeoutMs = 10000;
+
+/// A change that means nothing but is written: SQLite leaves out an update that changes no byte.
+inline constexpr const char* kTouch = "UPDATE bank SET next_id = next_id + 1";
 
 /// One prepared statement. Bound text must outlive the steps.
 class Statement {
@@ -75,6 +79,7 @@ struct DocumentStore::Connection {
   sqlite3* db = nullptr;
   std::string where;       // file name for messages
   bool uncertain = false;  // a commit failed and could not be buried: only another opening can tell whether it holds
+  int64_t log_frames = 0;  // pages in the log that count, since the first commit of this connection
 
   ~Connection() { sqlite3_close_v2(db); }
   static std::unique_ptr<Connection> open(const std::string& name, const std::string& where, int flags);
@@ -82,6 +87,9 @@ struct DocumentStore::Connection {
   void run(const std::string& sql) const {
     if (sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) fail();
   }
+  void follow_log();  // keeps log_frames
+  /// True when the whole log is in the database. A failure is only warned about.
+  bool checkpoint(int mode, bool wait_for_readers);
   [[noreturn]] void fail() const { throw Error(sqlite_message(db), where, sqlite_fix(sqlite3_extended_errcode(db))); }
   int64_t number(const std::string& sql) const {
     Statement row = prepare(sql);

@@ -4,7 +4,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -18,10 +17,11 @@ namespace msa {
 namespace {
 
 struct Note {
-  int64_t commit;
-  uint64_t checksum;  // xxh3-64 of `commit`
+  CommitNote note;
+  uint64_t checksum;  // xxh3-64 of `note`
 };
-constexpr size_t kNotes = 2;  // written in turn, so that a note cut short leaves the one before
+static_assert(sizeof(Note) == 32);  // two lie in one sector
+constexpr size_t kNotes = 2;        // written in turn, so that a note cut short leaves the one before
 
 }  // namespace
 
@@ -43,26 +43,33 @@ WriterLock::WriterLock(const std::filesystem::path& file)
 
 WriterLock::~WriterLock() { ::close(fd_); }
 
-void WriterLock::note_commit(int64_t number) const {
-  const Note note{number, xxh3_64(&number, sizeof number)};
-  const auto place = static_cast<off_t>(static_cast<size_t>(number) % kNotes * sizeof note);
-  if (::pwrite(fd_, &note, sizeof note, place) != sizeof note) {
-    spdlog::warn("the bank's lock file cannot take the note of commit {}: {}", number, std::strerror(errno));
-  }
+bool WriterLock::note(const CommitNote& note) const {
+  const Note written{note, xxh3_64(&note, sizeof note)};
+  const auto place = static_cast<off_t>(static_cast<size_t>(note.commit) % kNotes * sizeof written);
+  if (::pwrite(fd_, &written, sizeof written, place) == sizeof written) return true;
+  spdlog::warn("the bank's lock file cannot take the note of commit {}: {}", note.commit, std::strerror(errno));
+  return false;
 }
 
-int64_t WriterLock::noted_commit(const std::filesystem::path& file) {
+bool WriterLock::note_durably(const CommitNote& wanted) const {
+  if (!note(wanted)) return false;
+  if (::fdatasync(fd_) == 0) return true;
+  spdlog::warn("the bank's lock file cannot be synced: {}", std::strerror(errno));
+  return false;
+}
+
+CommitNote WriterLock::last_note(const std::filesystem::path& file) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
+  if (fd < 0) return {};
   std::array<Note, kNotes> notes{};
   const ssize_t got = ::pread(fd, notes.data(), sizeof notes, 0);
   ::close(fd);
-  int64_t commit = 0;
+  CommitNote last;
   for (size_t i = 0; i < kNotes && got >= static_cast<ssize_t>((i + 1) * sizeof(Note)); ++i) {
-    const bool sound = notes[i].checksum == xxh3_64(&notes[i].commit, sizeof notes[i].commit);
-    if (sound) commit = std::max(commit, notes[i].commit);
+    const bool sound = notes[i].checksum == xxh3_64(&notes[i].note, sizeof notes[i].note);
+    if (sound && notes[i].note.commit >= last.commit) last = notes[i].note;
   }
-  return commit;
+  return last;
 }
 
 }  // namespace msa

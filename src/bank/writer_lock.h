@@ -5,6 +5,14 @@
 
 namespace msa {
 
+/// A durable commit, and how much of the log the database needs to be whole.
+struct CommitNote {
+  int64_t commit = 0;
+  uint64_t log_bytes = 0;  // 0: the database is whole by itself
+  uint64_t log_checksum = 0;
+  friend bool operator==(const CommitNote&, const CommitNote&) = default;
+};
+
 /// Held while a bank is open for writing; the kernel drops it when the process ends, however it ends.
 class WriterLock {
  public:
@@ -14,10 +22,11 @@ class WriterLock {
   WriterLock(const WriterLock&) = delete;
   WriterLock& operator=(const WriterLock&) = delete;
 
-  /// Notes a durable commit. Without fsync: after a power loss the note may be older than the database, never newer.
-  void note_commit(int64_t number) const;
-  /// The commit noted; 0 without a sound note.
-  static int64_t noted_commit(const std::filesystem::path& file);
+  /// Without fsync: after a power loss the note may be older than the database, never newer.
+  bool note(const CommitNote& note) const;
+  bool note_durably(const CommitNote& note) const;
+  /// The last one; commit 0 without a sound note.
+  static CommitNote last_note(const std::filesystem::path& file);
 
  private:
   int fd_;

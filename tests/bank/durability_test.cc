@@ -245,7 +245,7 @@ TEST_F(DurabilityTest, ByteFlipsInTheDatabaseNeverCrash) {
   make_bank(2, 20);
   std::ifstream in(folder_ / "bank.db", std::ios::binary);
   const std::string sound((std::istreambuf_iterator<char>(in)), {});
-  ASSERT_FALSE(fs::exists(folder_ / "bank.db-wal"));
+  ASSERT_EQ(fs::file_size(folder_ / "bank.db-wal"), 0u) << "the database is whole by itself";
   for (int i = 0; i < 300; ++i) {
     std::string damaged = sound;
     const int flips = 1 + static_cast<int>(random_() % 8);

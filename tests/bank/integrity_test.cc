@@ -124,6 +124,46 @@ TEST_F(IntegrityTest, FlipsInASegment) {
 
 TEST_F(IntegrityTest, FlipsInTheLockFile) { flip(root_ / "bank" / "bank.lock", 500); }
 
+TEST_F(IntegrityTest, FlipsInALogThatACrashLeft) {
+  int flips = 0, states = 0, noticed = 0;
+  for (int64_t n = 0; n < 60; ++n) {
+    const fs::path crashed = root_ / "crashed", tried = root_ / "tried";
+    fs::remove_all(crashed);
+    fs::copy(root_ / "bank", crashed, fs::copy_options::recursive);
+    int status = 0;
+    const pid_t killed = ::fork();
+    if (killed == 0) {
+      testing::watch_files(root_, {testing::FaultPlan::Kind::kKill, n, 0, 0.0});
+      Bank::open(crashed, BankMode::kWrite)->remove(7);
+      ::_exit(0);
+    }
+    ::waitpid(killed, &status, 0);
+    if (!WIFSIGNALED(status)) break;
+    fs::remove(crashed / "bank.db-shm");
+    const std::string log = fs::exists(crashed / "bank.db-wal") ? read(crashed / "bank.db-wal") : "";
+    if (log.empty()) continue;
+    fs::remove_all(tried);
+    fs::copy(crashed, tried, fs::copy_options::recursive);
+    const std::string left = outcome(tried);  // the state before the removal or after it
+    const bool removed = left != sound_;
+    const int64_t noted = WriterLock::last_note(crashed / "bank.lock").commit;
+    states += removed;
+    for (int i = 0; i < 150; ++i, ++flips) {
+      fs::remove_all(tried);
+      fs::copy(crashed, tried, fs::copy_options::recursive);
+      write(tried / "bank.db-wal", flipped(log));
+      const std::string found = outcome(tried);
+      noticed += found == "error";
+      // Until its note is written the removal was not acknowledged: losing it is no wrong answer.
+      const bool acknowledged = removed && noted > WriterLock::last_note(root_ / "bank" / "bank.lock").commit;
+      ASSERT_THAT(found, AnyOf(left, "error", acknowledged ? left : sound_)) << "seed " << kSeed << " killed at " << n;
+    }
+  }
+  EXPECT_GE(flips, 1500);
+  EXPECT_GE(states, 2);
+  EXPECT_GT(noticed, 100);
+}
+
 TEST_F(IntegrityTest, FlipsAndCutsInAnExport) {
   const fs::path file = root_ / "export";
   export_bank(*Bank::open(root_ / "bank", BankMode::kRead), file, true);
