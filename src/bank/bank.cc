@@ -1,5 +1,6 @@
 #include "bank/bank.h"
 
+#include <algorithm>
 #include <map>
 
 #include "bank/document_store.h"
@@ -239,9 +240,15 @@ std::vector<uint8_t> Bank::permitted(const Snapshot& snapshot, const Filter& fil
   }
   std::vector<uint8_t> flags(starts.back(), 0);
   const std::lock_guard guard(mutex_);
-  for (const DocumentId id : store_->matching(filter, snapshot.commit)) {
-    const auto slot = snapshot.find(id);
-    if (slot) flags[starts[static_cast<size_t>(slot->segment)] + static_cast<size_t>(slot->index)] = 1;
+  std::vector<DocumentId> ids = store_->matching(filter, snapshot.commit);
+  std::sort(ids.begin(), ids.end());
+  for (size_t s = 0; s < snapshot.segments.size(); ++s) {
+    const std::span<const DocumentId> here = snapshot.segments[s]->ids();  // ascending too
+    auto next = std::lower_bound(ids.begin(), ids.end(), here.front());
+    for (size_t i = 0; i < here.size() && next != ids.end(); ++i) {
+      while (next != ids.end() && *next < here[i]) ++next;
+      if (next != ids.end() && *next == here[i]) flags[starts[s] + i] = snapshot.live[s][i];
+    }
   }
   return flags;
 }

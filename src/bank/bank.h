@@ -19,6 +19,7 @@ namespace msa {
 class DocumentStore;
 class WriterLock;
 struct Filter;
+struct SegmentPlan;
 struct StoreState;
 
 enum class BankMode { kRead, kWrite };  // many readers, one writer
@@ -166,6 +167,8 @@ class Bank {
   std::shared_ptr<const Snapshot> follow(
       const StoreState& state, std::span<const std::shared_ptr<const Segment>> written = {}) const;  // mutex_ held
   void committed(std::span<const std::shared_ptr<const Segment>> written = {});                      // mutex_ held
+  void rewrite_segments(const SegmentPlan& plan, bool forget, const Progress& progress);
+  void merge_small_segments() noexcept;
   void finish_compaction();
   void require_writer() const;
   std::shared_ptr<const Segment> write_new_segment(int64_t number, std::span<const DocumentId> ids,

@@ -217,6 +217,13 @@ StoreState DocumentStore::load(int64_t since_commit) const {
   Statement dead = db_->prepare("SELECT segment, slot FROM documents WHERE deleted > ?");
   dead.bind(since_commit);
   while (dead.step()) state.changes.push_back({dead.integer(0), dead.integer(1), false});
+  if (since_commit > 0) {  // documents that were dead before and lie in other segments since; + : found by segment
+    Statement moved = db_->prepare(
+        "SELECT segment, slot FROM documents WHERE +deleted <= ?1 AND segment IN "
+        "(SELECT number FROM segments WHERE created > ?1)");
+    moved.bind(since_commit);
+    while (moved.step()) state.changes.push_back({moved.integer(0), moved.integer(1), false});
+  }
   Statement revived = db_->prepare(
       "SELECT d.segment, d.slot FROM history h JOIN documents d ON d.id = h.id WHERE h.replaced > ? "
       "AND d.deleted IS NULL");

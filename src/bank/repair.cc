@@ -28,8 +28,7 @@ class SegmentRepair {
       all.push_back(damaged[i] ? std::move(*next++) : old->rows(documents_[i].index));
     }
     const auto segment = write_segment_file(bank_, store_.shape(), store_.next_segment(), rewriting.ids[0], all);
-    rewriting.new_segments.push_back(
-        {segment->number(), segment->n_documents(), segment->n_chunks(), segment->checksum()});
+    rewriting.new_segments.push_back(row_of(*segment));
     store_.rewrite(rewriting, /*forget=*/false);
     return true;
   }

@@ -21,6 +21,7 @@ std::shared_ptr<const Segment> write_segment_file(const std::filesystem::path& b
 /// Opens the segment of this row; Error where it is missing, damaged or another one.
 std::shared_ptr<const Segment> open_segment_file(const std::filesystem::path& bank, const BankShape& shape,
                                                  const SegmentRow& row);
+SegmentRow row_of(const Segment& segment);
 void check_segment_matches(const Segment& segment, const SegmentRow& row);
 
 /// Removes the segment folders that no row names: compacted away, or of a process that was stopped before its commit.

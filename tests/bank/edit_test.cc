@@ -221,6 +221,40 @@ TEST_P(EditTest, CompactionForgetsWhatIsNotLive) {
   EXPECT_EQ(bank_->compact().documents_forgotten, 0);
 }
 
+TEST_P(EditTest, SmallSegmentsMergeAndNothingIsForgotten) {
+  std::vector<Batch> batches;
+  std::string past;
+  const auto opened = GetParam() ? Bank::open(folder_, BankMode::kRead) : nullptr;
+  for (int i = 0; i < 70; ++i) {
+    batches.push_back(add_some(1));
+    if (i == 30) past = now();
+    if (i % 7 == 3) {
+      ASSERT_TRUE(bank_->remove(i - 1));
+    }
+    if (opened != nullptr && i % 5 == 0) {
+      ASSERT_EQ(live(*opened->snapshot()), live(*bank_->snapshot()));
+    }
+  }
+  const auto snapshot = bank_->snapshot();
+  EXPECT_LT(snapshot->segments.size(), 16u);
+  EXPECT_EQ(snapshot->n_documents(), 60);
+  EXPECT_EQ(bank_->statistics().deleted, 10);
+  const auto then = bank_->snapshot_at(past);
+  EXPECT_TRUE(then->is_live(30));
+  EXPECT_FALSE(then->is_live(23)) << "removed before";
+  EXPECT_FALSE(then->is_live(32)) << "added later";
+  EXPECT_FALSE(snapshot->is_live(30)) << "removed since";
+  EXPECT_TRUE(bank_->reinstate(30, "{}"));
+  const auto slot = bank_->snapshot()->find(30);
+  ASSERT_TRUE(slot.has_value());
+  const Tensor content = bank_->snapshot()->segments[static_cast<size_t>(slot->segment)]->content(0, slot->index);
+  const Buffer& original = batches[29].documents[0].content[0];
+  EXPECT_EQ(std::memcmp(content.data, original.data(), static_cast<size_t>(content.bytes())), 0);
+  reopen();
+  EXPECT_EQ(bank_->size(), 61);
+  EXPECT_THAT(bank_->verify(), IsEmpty());
+}
+
 TEST_P(EditTest, TheFingerprintIsThatOfABankBuiltWithout) {
   const auto other = Bank::in_memory(small_shape());
   const Batch batch = random_batch(*bank_, 3, random_);
