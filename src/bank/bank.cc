@@ -212,9 +212,9 @@ std::optional<DocumentRecord> Bank::find_by_external_id(std::string_view name_sp
   return store_->find_by_external_id(name_space, external_id);
 }
 
-std::optional<DocumentRecord> Bank::find_by_hash(std::string_view name_space, std::string_view hash) const {
+std::optional<DocumentRecord> Bank::find_unnamed(std::string_view name_space, std::string_view hash) const {
   const std::lock_guard guard(mutex_);
-  return store_->find_by_hash(name_space, hash);
+  return store_->find_unnamed(name_space, hash);
 }
 
 bool Bank::has_id(DocumentId id) const {

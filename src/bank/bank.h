@@ -132,7 +132,8 @@ class Bank {
   /// Live documents only, with text. Throws Error when the text does not match its hash.
   std::optional<DocumentRecord> find(DocumentId id) const;
   std::optional<DocumentRecord> find_by_external_id(std::string_view name_space, std::string_view external_id) const;
-  std::optional<DocumentRecord> find_by_hash(std::string_view name_space, std::string_view hash) const;
+  /// The one of this text without an external id.
+  std::optional<DocumentRecord> find_unnamed(std::string_view name_space, std::string_view hash) const;
   /// A document of the snapshot as it was then, also when it was removed since, unless it was forgotten.
   std::optional<DocumentRecord> find(DocumentId id, const Snapshot& snapshot) const;
   bool has_id(DocumentId id) const;  // removed documents too

@@ -71,13 +71,14 @@ SegmentPlan plan_compaction(const Snapshot& snapshot) {
   return plan;
 }
 
-/// Small segments within a factor of 8 in size, once there are 8 of them: a document is rewritten once per factor of 8,
-/// and however it was filled, a bank has few small segments.
+/// Small segments within a factor of 8 in size, once there are 8 of them: a document moves at most once per factor of
+/// 8, and however it was filled, a bank has few small segments.
 SegmentPlan plan_merge(const Snapshot& snapshot) {
   std::map<int, std::vector<size_t>> tiers;
   for (size_t s = 0; s < snapshot.segments.size(); ++s) {
     const Segment& segment = *snapshot.segments[s];
-    if (is_small(segment)) tiers[(std::bit_width(segment.bytes()) - 1) / 3].push_back(s);
+    const auto data_bytes = static_cast<size_t>(segment.n_chunks() * snapshot.shape.chunk_bytes());
+    if (is_small(segment)) tiers[static_cast<int>(std::bit_width(data_bytes) - 1) / 3].push_back(s);
   }
   SegmentPlan plan;
   for (const auto& [tier, members] : tiers) {

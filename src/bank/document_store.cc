@@ -47,7 +47,8 @@ CREATE TABLE texts(id INTEGER PRIMARY KEY REFERENCES documents(id), text TEXT NO
 CREATE UNIQUE INDEX documents_slot ON documents(segment, slot);
 CREATE UNIQUE INDEX documents_external_id ON documents(namespace, external_id)
   WHERE deleted IS NULL AND external_id <> '';
-CREATE INDEX documents_hash ON documents(namespace, content_hash);
+CREATE INDEX documents_unnamed ON documents(namespace, content_hash) WHERE deleted IS NULL AND external_id = '';
+CREATE INDEX documents_removed ON documents(namespace, external_id) WHERE deleted IS NOT NULL;
 CREATE INDEX history_replaced ON history(replaced);
 CREATE INDEX documents_deleted ON documents(deleted) WHERE deleted IS NOT NULL;
 )sql";
@@ -99,6 +100,7 @@ void make_writable(DocumentStore::Connection& db) {
   db.run("PRAGMA synchronous = FULL");
   db.run("PRAGMA secure_delete = ON");
   db.run("PRAGMA wal_autocheckpoint = 0");  // each edit ends with settle()
+  db.run("PRAGMA cache_size = -65536");     // KiB: pages of a large commit spill into the log again and again otherwise
   db.follow_log();
 }
 

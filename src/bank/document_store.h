@@ -113,7 +113,7 @@ class DocumentStore {
   std::optional<DocumentRecord> find(DocumentId id) const;
   std::optional<DocumentRecord> find_at(DocumentId id, int64_t commit) const;
   std::optional<DocumentRecord> find_by_external_id(std::string_view name_space, std::string_view external_id) const;
-  std::optional<DocumentRecord> find_by_hash(std::string_view name_space, std::string_view hash) const;
+  std::optional<DocumentRecord> find_unnamed(std::string_view name_space, std::string_view hash) const;
   std::optional<DocumentRecord> find_removed(std::string_view name_space, std::string_view external_id,
                                              std::string_view hash) const;
   std::vector<DocumentRecord> find_parts(std::string_view name_space, std::string_view name) const;

@@ -51,18 +51,19 @@ std::optional<DocumentRecord> DocumentStore::find_by_external_id(std::string_vie
   return first_record(row.bind(name_space, external_id), db_->where);
 }
 
-std::optional<DocumentRecord> DocumentStore::find_by_hash(std::string_view name_space, std::string_view hash) const {
-  Statement row = db_->prepare(
-      select_record("documents", "d.namespace = ? AND d.content_hash = ? AND d.deleted IS NULL ORDER BY d.id LIMIT 1"));
+std::optional<DocumentRecord> DocumentStore::find_unnamed(std::string_view name_space, std::string_view hash) const {
+  Statement row = db_->prepare(select_record(
+      "documents",
+      "d.namespace = ? AND d.content_hash = ? AND d.deleted IS NULL AND d.external_id = '' ORDER BY d.id LIMIT 1"));
   return first_record(row.bind(name_space, hash), db_->where);
 }
 
 std::optional<DocumentRecord> DocumentStore::find_removed(std::string_view name_space, std::string_view external_id,
                                                           std::string_view hash) const {
   Statement row = db_->prepare(select_record("documents",
-                                             "d.namespace = ? AND d.content_hash = ? AND d.external_id = ? "
+                                             "d.namespace = ? AND d.external_id = ? AND d.content_hash = ? "
                                              "AND d.deleted IS NOT NULL ORDER BY d.id DESC LIMIT 1"));
-  return first_record(row.bind(name_space, hash, external_id), db_->where);
+  return first_record(row.bind(name_space, external_id, hash), db_->where);
 }
 
 std::vector<DocumentRecord> DocumentStore::find_parts(std::string_view name_space, std::string_view name) const {

@@ -45,7 +45,7 @@ class Import {
  private:
   Fate fate(const TransferredDocument& d) const {
     const std::string hash = d.input.withheld_hash.empty() ? content_hash(d.input.text) : d.input.withheld_hash;
-    const auto known = d.input.external_id.empty() ? bank_.find_by_hash(d.input.name_space, hash)
+    const auto known = d.input.external_id.empty() ? bank_.find_unnamed(d.input.name_space, hash)
                                                    : bank_.find_by_external_id(d.input.name_space, d.input.external_id);
     if (known) return known->content_hash == hash ? Fate::kUnchanged : Fate::kConflict;
     return bank_.has_id(d.id) ? Fate::kNeedsId : Fate::kKeepsId;

@@ -280,6 +280,29 @@ TEST_P(EditTest, FindsThePartsOfADocument) {
   EXPECT_THAT(bank_->find_parts("other", "book"), IsEmpty());
 }
 
+TEST_P(EditOnDiskTest, TheFolderIsAsLargeAsTheSizeLawSays) {
+  BankShape shape = small_shape();  // that of the default model
+  shape.routing_layers = {15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29};
+  shape.kv_heads = 3;
+  shape.head_dim = 64;
+  shape.chunk_tokens = 64;
+  bank_.reset();
+  fs::remove_all(folder_);
+  bank_ = Bank::create_or_open(folder_, shape, BankMode::kWrite);
+  for (int i = 0; i < 20; ++i) add_some(10);
+  const BankStatistics statistics = bank_->statistics();
+  EXPECT_EQ(statistics.key_bytes + statistics.content_bytes, statistics.chunks * shape.chunk_bytes());
+  bank_.reset();
+  uintmax_t bytes = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
+    if (entry.is_regular_file()) bytes += entry.file_size();
+  }
+  bytes -= static_cast<uintmax_t>(statistics.text_bytes);
+  const double law = 15 * (3 * 64 * 2 + 2 * 3 * 64 * 2);
+  EXPECT_GE(static_cast<double>(bytes), law * static_cast<double>(statistics.chunks));
+  EXPECT_LE(static_cast<double>(bytes), 1.03 * law * static_cast<double>(statistics.chunks));
+}
+
 TEST_P(EditOnDiskTest, ForgottenBytesAreNotOnTheDisk) {
   std::vector<std::string> needles;
   for (int round = 0; round < 4; ++round) {
