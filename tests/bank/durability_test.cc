@@ -301,6 +301,60 @@ TEST_F(DurabilityTest, AFailingDiskLeavesTheLastCommit) {
   EXPECT_THAT(bank->verify(), IsEmpty());
 }
 
+constexpr int kCommitsEach = 15;
+
+/// Opens the bank, adds one document and closes it, time and again; another writer's turn is an Error that says so.
+/// Tells through `pipe` which ids are committed and, as a number below 0, how often it was refused.
+[[noreturn]] void write_in_turns(const fs::path& folder, int pipe, unsigned seed) {
+  std::mt19937 random(seed);
+  DocumentId refused = 0;
+  for (int commits = 0; commits < kCommitsEach;) {
+    try {
+      const auto bank = Bank::create_or_open(folder, small_shape(), BankMode::kWrite);
+      const Batch batch = random_batch(*bank, 1, random);
+      if (!add(*bank, batch).committed() || ::write(pipe, &batch.ids[0], sizeof batch.ids[0]) < 0) ::_exit(1);
+      ++commits;
+    } catch (const Error& error) {
+      if (std::string(error.what()).find("another process writes to this bank") == std::string::npos) ::_exit(2);
+      --refused;
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+  }
+  ::_exit(::write(pipe, &refused, sizeof refused) < 0 ? 3 : 0);
+}
+
+TEST_F(DurabilityTest, WritersOfSeveralProcessesNeverMeet) {
+  make_bank(1, 1);
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  std::vector<pid_t> children;
+  for (unsigned seed = 1; seed <= 3; ++seed) {
+    children.push_back(::fork());
+    if (children.back() == 0) write_in_turns(folder_, ends[1], seed);
+  }
+  ::close(ends[1]);
+  std::vector<DocumentId> committed{1};
+  DocumentId refused = 0;
+  for (DocumentId id = 0; ::read(ends[0], &id, sizeof id) == sizeof id;) {
+    if (id > 0) committed.push_back(id);
+    if (id < 0) refused -= id;
+  }
+  ::close(ends[0]);
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+  }
+  EXPECT_GT(refused, 0) << "they did want to write at once";
+  EXPECT_EQ(committed.size(), 1u + 3 * kCommitsEach);
+  const auto bank = open(BankMode::kWrite);
+  EXPECT_THAT(bank->verify(), IsEmpty());
+  std::vector<DocumentId> found;
+  for (const DocumentRecord& record : bank->list()) found.push_back(record.id);
+  EXPECT_THAT(found, ::testing::UnorderedElementsAreArray(committed));
+}
+
 /// Adds batches of three documents, removes one of each, and tells through `pipe` how many ids are committed.
 [[noreturn]] void write_until_killed(const fs::path& folder, int pipe, unsigned seed) {
   std::mt19937 random(seed);

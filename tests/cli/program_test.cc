@@ -226,6 +226,16 @@ TEST_F(Program, VerifyRepairsFromTheText) {
   EXPECT_EQ(msa_json({"route", "Who?"})["documents"], before);
 }
 
+TEST_F(Program, MeasuresABankAndLeavesNothing) {
+  fs::create_directories(path("place"));
+  const json bank = msa_json({"bench", "bank", "--documents", "500", "--folder", path("place")})["bank"];
+  EXPECT_EQ(bank["documents"], 10756) << "500, 256 one by one, 5 times 2,000";
+  EXPECT_EQ(bank["bytes_per_chunk"]["law"], 192);
+  EXPECT_GT(bank["bytes_per_chunk"]["segments"], 192);
+  EXPECT_LT(bank["segments"], 40);
+  EXPECT_TRUE(fs::is_empty(path("place")));
+}
+
 TEST_F(Program, StdinIsADocument) {
   const json added = msa_json({"add", "-", "--id", "note"}, "A text from a pipe.");
   EXPECT_EQ(added["added"], json({1}));
