@@ -15,6 +15,6 @@ for target in "${targets[@]}"; do
   step "$target, $seconds s"
   mkdir -p "build/fuzz/corpus/$target"
   "build/fuzz/tests/fuzz/$target" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=20 \
-    -artifact_prefix="build/fuzz/$target-" -verbosity=0 -print_final_stats=1 "build/fuzz/corpus/$target"
+    -artifact_prefix="build/fuzz/$target-" -verbosity=0 -print_funcs=0 -print_final_stats=1 "build/fuzz/corpus/$target"
 done
 echo "${#targets[@]} fuzz targets, $seconds s each, no finding"
