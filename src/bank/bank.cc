@@ -95,6 +95,21 @@ std::shared_ptr<const Snapshot> next_snapshot(const Snapshot& before, const Stor
   return next;
 }
 
+/// Calls read(change counter) once more when it fails and the bank was edited meanwhile: a writer that rewrites
+/// segments may take one away between its look-up and its opening.
+template <class Read>
+auto read_beside_a_writer(const DocumentStore& store, const Read& read) {
+  constexpr int kTries = 10;
+  for (int attempt = 1;; ++attempt) {
+    const int64_t counter = store.change_counter();
+    try {
+      return read(counter);
+    } catch (const Error&) {
+      if (attempt == kTries || store.change_counter() == counter) throw;
+    }
+  }
+}
+
 }  // namespace
 
 std::string content_hash(std::string_view text) { return xxh3_128_hex(text.data(), text.size()); }
@@ -169,25 +184,20 @@ std::shared_ptr<const Snapshot> Bank::follow(const StoreState& state,
 }
 
 void Bank::refresh() const {
-  constexpr int kTries = 10;  // a compaction may take a segment away between the look-up and its opening
-  for (int attempt = 1;; ++attempt) {
-    const int64_t counter = store_->change_counter();
+  read_beside_a_writer(*store_, [this](int64_t counter) {
     if (counter == change_counter_) return;
-    try {
-      snapshot_ = follow(store_->load(snapshot_->commit));
-      change_counter_ = counter;
-      return;
-    } catch (const Error&) {
-      if (attempt == kTries || store_->change_counter() == counter) throw;
-    }
-  }
+    snapshot_ = follow(store_->load(snapshot_->commit));
+    change_counter_ = counter;
+  });
 }
 
 std::shared_ptr<const Snapshot> Bank::snapshot_at(const std::string& time) const {
   const std::lock_guard guard(mutex_);
-  if (mode_ == BankMode::kRead) refresh();
-  const std::shared_ptr<void> view = store_->hold_view();
-  return follow(store_->load_at(store_->commit_at(time)));
+  return read_beside_a_writer(*store_, [&](int64_t /*counter*/) {
+    if (mode_ == BankMode::kRead) refresh();
+    const std::shared_ptr<void> view = store_->hold_view();
+    return follow(store_->load_at(store_->commit_at(time)));
+  });
 }
 
 void Bank::require_writer() const {

@@ -359,13 +359,15 @@ TEST_P(EditOnDiskTest, ReadersNeverStumbleOverCompactions) {
         const auto snapshot = reader->snapshot();
         EXPECT_THAT(snapshot->segments.empty() ? std::vector<std::string>{} : snapshot->segments[0]->verify(),
                     IsEmpty());
+        EXPECT_GE(reader->snapshot_at("2999-01-01")->n_documents(), 3);
       }
+      EXPECT_THAT(Bank::verify(folder_), IsEmpty());
     }
   });
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 60; ++i) {
     const Batch batch = add_some(2);
     bank_->remove(batch.ids[0]);
-    bank_->compact();
+    if (i % 3 == 0) bank_->compact();
   }
   done = true;
   reading.join();
