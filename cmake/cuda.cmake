@@ -16,8 +16,9 @@ if(MSA_CUDA)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
-    # By flag: CMake 3.25.1 does not know the C++20 dialect of this compiler.
-    string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")
+    # CMake 3.25.1 does not know the C++20 dialect of this compiler; CUDA targets take theirs from CMAKE_CXX_STANDARD.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     find_package(CUDAToolkit REQUIRED)
     set(MSA_HAS_CUDA TRUE)

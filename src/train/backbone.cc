@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "io/file.h"
 #include "io/safetensors.h"
@@ -85,7 +86,11 @@ std::map<std::string, Tensor> read_start(Context& context, const std::string& pa
 
 Backbone::Backbone(const std::string& base, const std::string& start, const TrainedParts& parts, torch::Dtype type,
                    torch::Device device, uint64_t seed)
-    : weights_(load_weights(WeightSource{base, ""})),
+    : Backbone(load_weights(WeightSource{base, ""}), start, parts, type, device, seed) {}
+
+Backbone::Backbone(ModelWeights weights, const std::string& start, const TrainedParts& parts, torch::Dtype type,
+                   torch::Device device, uint64_t seed)
+    : weights_(std::move(weights)),
       parts_(parts),
       type_(type),
       device_(device),
@@ -192,9 +197,8 @@ NetworkTensors Backbone::effective() const {
     const std::string prefix = layer_prefix(layer), attention = prefix + "self_attn.", mlp = prefix + "mlp.";
     LayerTensors l;
     l.input_norm = vector(prefix + "input_layernorm.weight");
-    l.q = matrix(attention + "q_proj.weight");
-    l.k = matrix(attention + "k_proj.weight");
-    l.v = matrix(attention + "v_proj.weight");
+    l.qkv = torch::cat({matrix(attention + "q_proj.weight"), matrix(attention + "k_proj.weight"),
+                        matrix(attention + "v_proj.weight")});
     l.o = matrix(attention + "o_proj.weight");
     l.q_norm = vector(attention + "q_norm.weight");
     l.k_norm = vector(attention + "k_norm.weight");
@@ -203,8 +207,7 @@ NetworkTensors Backbone::effective() const {
       l.router_k = matrix(attention + "router_k_proj.0.weight");
     }
     l.post_attention_norm = vector(prefix + "post_attention_layernorm.weight");
-    l.gate = matrix(mlp + "gate_proj.weight");
-    l.up = matrix(mlp + "up_proj.weight");
+    l.gate_up = torch::cat({matrix(mlp + "gate_proj.weight"), matrix(mlp + "up_proj.weight")});
     l.down = matrix(mlp + "down_proj.weight");
     w.layers.push_back(l);
   }

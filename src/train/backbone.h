@@ -30,8 +30,11 @@ class Backbone {
   Backbone(const std::string& base, const std::string& start, const TrainedParts& parts, torch::Dtype type,
            torch::Device device, uint64_t seed);
 
+  /// The same over weights that are at hand.
+  Backbone(ModelWeights weights, const std::string& start, const TrainedParts& parts, torch::Dtype type,
+           torch::Device device, uint64_t seed);
+
   const ModelConfig& config() const { return weights_.config; }
-  const TrainedParts& parts() const { return parts_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 

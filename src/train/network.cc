@@ -24,28 +24,6 @@ int64_t longest_of(const std::vector<int64_t>& starts) {
   return longest;
 }
 
-/// x [*, n] over its root mean square, times weight [n]; computed in float32.
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  const Tensor wide = x.to(torch::kFloat);
-  return wide * torch::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps) * weight;
-}
-
-/// x [T, heads, d]: halves rotated against each other by the angle of each token's position.
-Tensor rope(const Tensor& x, const Tensor& cosine, const Tensor& sine) {
-  const auto halves = x.to(torch::kFloat).chunk(2, -1);
-  return torch::cat({halves[0] * cosine - halves[1] * sine, halves[1] * cosine + halves[0] * sine}, -1)
-      .to(x.scalar_type());
-}
-
-/// x [T, n] → means over each chunk's tokens, float32 [chunks, n].
-Tensor chunk_mean(const Tensor& x, const Chunks& chunks) {
-  const Tensor with_absent = torch::constant_pad_nd(x, {0, 0, 0, 1}, 0);  // one row of zeros behind the last
-  return with_absent.index_select(0, chunks.tokens.padded.flatten())
-             .view({chunks.tokens.size(), chunks.tokens.padded.size(1), x.size(1)})
-             .sum({1}, /*keepdim=*/false, torch::kFloat) /
-         chunks.counts;
-}
-
 /// Keys and values that each sample sees: [head; selected chunks; own tokens], packed. Sizes stay on the device.
 struct VisibleRows {
   Tensor index;   // int64 [bound] rows of [own tokens; head; chunks]
@@ -122,55 +100,47 @@ Chunks Chunks::from(const std::vector<int64_t>& starts, int chunk_tokens, torch:
   }
   chunk_starts.push_back(starts.back());
   Chunks chunks;
-  chunks.tokens = RowOwners::from(std::move(chunk_starts), device);
+  chunks.head = chunk_starts.front();
+  chunks.starts = to_device(to_tensor(chunk_starts, torch::kInt), device);
   chunks.documents = RowOwners::from(std::move(document_starts), device);
   chunks.counts = to_device(to_tensor(counts, torch::kFloat).unsqueeze(1), device);
   return chunks;
 }
 
-bool Network::routes(int layer) const { return config_.is_routing(layer); }
-
 std::pair<Tensor, Tensor> Network::rotation(const Tensor& positions) const {
   const int d = config_.head_dim;
   const Tensor steps = torch::arange(0, d, 2, torch::TensorOptions().dtype(torch::kFloat).device(positions.device()));
   const Tensor frequencies = torch::pow(config_.rope_theta, -steps / d);
-  const Tensor angles = (positions.to(torch::kFloat).unsqueeze(1) * frequencies).unsqueeze(1);  // [T, 1, d / 2]
+  const Tensor angles = positions.to(torch::kFloat).unsqueeze(1) * frequencies;  // [T, d / 2]
   return {angles.cos(), angles.sin()};
 }
 
 Network::Projections Network::project(const LayerTensors& w, const Tensor& x, const Tensor& cosine,
                                       const Tensor& sine) const {
-  const int64_t t = x.size(0), d = config_.head_dim;
   Projections p;
-  p.h = rms_norm(x, w.input_norm, config_.rms_eps).to(type_);
-  p.q = F::linear(p.h, w.q).view({t, config_.n_heads, d});
-  p.k = F::linear(p.h, w.k).view({t, config_.n_kv_heads, d});
-  p.v = F::linear(p.h, w.v).view({t, config_.n_kv_heads, d});
-  if (w.q_norm.defined()) {
-    p.q = rms_norm(p.q, w.q_norm, config_.rms_eps).to(type_);
-    p.k = rms_norm(p.k, w.k_norm, config_.rms_eps).to(type_);
-  }
-  p.q = rope(p.q, cosine, sine);
-  p.k = rope(p.k, cosine, sine);
+  p.h = rms_norm(x, w.input_norm, config_.rms_eps);
+  const HeadShape shape{config_.n_heads, config_.n_kv_heads, config_.head_dim};
+  p.heads = split_heads(F::linear(p.h, w.qkv), cosine, sine, shape, {w.q_norm, w.k_norm, config_.rms_eps});
   return p;
 }
 
 Tensor Network::finish(const LayerTensors& w, const Tensor& x, const Tensor& attention) const {
-  const Tensor after = x + F::linear(attention.flatten(1), w.o);
-  const Tensor h = rms_norm(after, w.post_attention_norm, config_.rms_eps).to(type_);
-  return after + F::linear(torch::silu(F::linear(h, w.gate)) * F::linear(h, w.up), w.down);
+  const auto [after, h] = add_rms_norm(x, F::linear(attention.flatten(1), w.o), w.post_attention_norm, config_.rms_eps);
+  return after + F::linear(silu_mul(F::linear(h, w.gate_up)), w.down);
 }
 
-LayerMemory Network::pool(const LayerTensors& w, const Projections& p, const Chunks& chunks, int64_t head,
-                          bool routing) const {
+LayerMemory Network::pool(const LayerTensors& w, const Projections& p, const Chunks& chunks, bool routing) const {
   LayerMemory m;
-  m.head_k = p.k.slice(0, 0, head);
-  m.head_v = p.v.slice(0, 0, head);
+  m.head_k = p.heads.k.slice(0, 0, chunks.head);
+  m.head_v = p.heads.v.slice(0, 0, chunks.head);
   if (!routing) return m;
   const int64_t groups = config_.n_kv_heads, d = config_.head_dim;
-  m.k = chunk_mean(p.k.flatten(1), chunks).view({-1, groups, d}).to(type_);
-  m.v = chunk_mean(p.v.flatten(1), chunks).view({-1, groups, d}).to(type_);
-  Tensor keys = chunk_mean(F::linear(p.h, w.router_k), chunks).view({-1, groups, d});
+  const auto chunk_mean = [&](const Tensor& rows) {  // [T, G·d] → float32 [chunks, G, d]
+    return run_means(rows, chunks.starts, chunks.counts).view({-1, groups, d});
+  };
+  m.k = chunk_mean(p.heads.k.flatten(1)).to(type_);
+  m.v = chunk_mean(p.heads.v.flatten(1)).to(type_);
+  Tensor keys = chunk_mean(F::linear(p.h, w.router_k));
   if (config_.memory.similarity == RouterSimilarity::kCosine) {
     keys = F::normalize(keys, F::NormalizeFuncOptions().dim(-1));
   }
@@ -193,28 +163,25 @@ Tensor Network::routing_queries(const LayerTensors& w, const Tensor& h) const {
 std::vector<LayerMemory> Network::encode(const NetworkTensors& w, const Pack& pack, const Chunks& chunks,
                                          Recompute mode) const {
   const auto [cosine, sine] = rotation(pack.positions);
-  const int64_t head = chunks.tokens.starts.front();
   Tensor x = torch::embedding(w.embedding, pack.tokens);
   std::vector<LayerMemory> memory;
   for (int layer = 0; layer < config_.n_layers; ++layer) {
-    const bool last = layer + 1 == config_.n_layers, routing = routes(layer);
+    const bool last = layer + 1 == config_.n_layers, routing = config_.is_routing(layer);
     // The whole layer as a function of its input and its weights; it may run again when all else here is gone.
-    const TensorFunction run = [self = *this, c = cosine, s = sine, last, routing, head, pack,
+    const TensorFunction run = [self = *this, c = cosine, s = sine, last, routing, pack,
                                 chunks](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-      const LayerTensors l{in[1], in[2], in[3],  in[4],  in[5],  in[6], in[7],
-                           in[8], in[9], in[10], in[11], in[12], in[13]};
+      const LayerTensors l{in[1], in[2], in[3], in[4], in[5], in[6], in[7], in[8], in[9], in[10]};
       const Projections p = self.project(l, in[0], c, s);
-      const LayerMemory m = self.pool(l, p, chunks, head, routing);
+      const LayerMemory m = self.pool(l, p, chunks, routing);
       std::vector<Tensor> out{m.head_k, m.head_v};
       if (routing) out.insert(out.end(), {m.k, m.v, m.router_k});
       // Nothing needs the last layer's attention and MLP.
-      if (!last) out.push_back(self.finish(l, in[0], ragged_attention(p.q, p.k, p.v, pack.segments)));
+      if (!last) out.push_back(self.finish(l, in[0], ragged_attention(p.heads.q, p.heads.k, p.heads.v, pack.segments)));
       return out;
     };
     const LayerTensors& l = w.layers[static_cast<size_t>(layer)];
-    const std::vector<Tensor> in{
-        x,          l.input_norm,          l.q,    l.k,  l.v,   l.o, l.q_norm, l.k_norm, l.router_q,
-        l.router_k, l.post_attention_norm, l.gate, l.up, l.down};
+    const std::vector<Tensor> in{x,          l.input_norm,          l.qkv,     l.o,   l.q_norm, l.k_norm, l.router_q,
+                                 l.router_k, l.post_attention_norm, l.gate_up, l.down};
     const std::vector<Tensor> out = recomputed(run, in, mode);
     LayerMemory m{out[0], out[1], {}, {}, {}};
     if (routing) m.k = out[2], m.v = out[3], m.router_k = out[4];
@@ -238,9 +205,9 @@ QueryResult Network::query(const NetworkTensors& w, const std::vector<LayerMemor
     const LayerTensors& l = w.layers[static_cast<size_t>(layer)];
     const LayerMemory& m = memory[static_cast<size_t>(layer)];
     const Projections p = project(l, x, cosine, sine);
-    Tensor k = torch::cat({p.k, m.head_k}), v = torch::cat({p.v, m.head_v});
+    Tensor k = torch::cat({p.heads.k, m.head_k}), v = torch::cat({p.heads.v, m.head_v});
     VisibleRows rows = unrouted;
-    if (routes(layer)) {
+    if (config_.is_routing(layer)) {
       const Tensor queries = routing_queries(l, p.h.index_select(0, samples.routed_rows));
       result.scores.push_back(routing_scores(queries, samples.routed, m.router_k, documents));
       Tensor choice = result.scores.back().detach();
@@ -252,14 +219,14 @@ QueryResult Network::query(const NetworkTensors& w, const std::vector<LayerMemor
       v = torch::cat({v, m.v});
     }
     const Segments segments{samples.pack.segments.q_starts, rows.starts, samples.pack.segments.longest_q, rows.longest};
-    x = finish(l, x, ragged_attention(p.q, take_rows(k, rows), take_rows(v, rows), segments));
+    x = finish(l, x, ragged_attention(p.heads.q, take_rows(k, rows), take_rows(v, rows), segments));
   }
   result.hidden = x;
   return result;
 }
 
 Tensor Network::logits(const NetworkTensors& w, const Tensor& hidden) const {
-  return F::linear(rms_norm(hidden, w.final_norm, config_.rms_eps).to(type_), w.lm_head);
+  return F::linear(rms_norm(hidden, w.final_norm, config_.rms_eps), w.lm_head);
 }
 
 }  // namespace msa::train

@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "train/attention.h"
 #include "train/batch.h"
+#include "train/layer_ops.h"
 #include "train/recompute.h"
 #include "train/routing_scores.h"
 
@@ -17,11 +18,13 @@ using torch::Tensor;
 /// One layer as it is this step: LoRA merged, in the type of the computation. Matrices [out, in].
 struct LayerTensors {
   Tensor input_norm;           // float32 [hidden]
-  Tensor q, k, v, o;           // [H·d, hidden], [G·d, hidden] twice, [hidden, H·d]
+  Tensor qkv;                  // [(H + 2G)·d, hidden]
+  Tensor o;                    // [hidden, H·d]
   Tensor q_norm, k_norm;       // float32 [d]; undefined for Llama
   Tensor router_q, router_k;   // [H·d, hidden], [G·d, hidden]; undefined outside the routing layers
   Tensor post_attention_norm;  // float32 [hidden]
-  Tensor gate, up, down;       // [intermediate, hidden] twice, [hidden, intermediate]
+  Tensor gate_up;              // [2·intermediate, hidden]
+  Tensor down;                 // [hidden, intermediate]
 };
 
 struct NetworkTensors {
@@ -44,9 +47,10 @@ struct Pack {
 
 /// Chunks of a pack whose sequence 0 is the template head.
 struct Chunks {
-  RowOwners tokens;     // of each chunk, rows of the pack
+  int64_t head = 0;     // rows before the first chunk
+  Tensor starts;        // int32 [chunks + 1] rows of the pack
+  Tensor counts;        // float32 [chunks, 1] tokens of each
   RowOwners documents;  // each document's chunks, the head left out
-  Tensor counts;        // float32 [chunks, 1]
 
   static Chunks from(const std::vector<int64_t>& starts, int chunk_tokens, torch::Device device);
 };
@@ -97,14 +101,14 @@ class Network {
 
  private:
   struct Projections {
-    Tensor h, q, k, v;  // normed input; rotated queries and keys; values
+    Tensor h;  // normed input
+    Heads heads;
   };
   Projections project(const LayerTensors& w, const Tensor& x, const Tensor& cosine, const Tensor& sine) const;
   Tensor finish(const LayerTensors& w, const Tensor& x, const Tensor& attention) const;
-  LayerMemory pool(const LayerTensors& w, const Projections& p, const Chunks& chunks, int64_t head, bool routing) const;
+  LayerMemory pool(const LayerTensors& w, const Projections& p, const Chunks& chunks, bool routing) const;
   Tensor routing_queries(const LayerTensors& w, const Tensor& h) const;
   std::pair<Tensor, Tensor> rotation(const Tensor& positions) const;
-  bool routes(int layer) const;
 
   const ModelConfig config_;
   torch::Dtype type_;

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "../engine/tiny_model.h"
+#include "devices.h"
 #include "train/backbone.h"
 #include "train/conformance.h"
 #include "train/recompute.h"
@@ -13,15 +14,17 @@
 namespace msa::train {
 namespace {
 
-class TrainingConformance : public ::testing::TestWithParam<const char*> {};
+class TrainingConformance : public OnDevice {};
 
 TEST_P(TrainingConformance, LossesAndEveryGradient) {
-  const auto checks = run_conformance(std::string(MSA_TEST_DATA) + "/conformance/" + GetParam(), torch::kCPU);
-  EXPECT_GT(checks.size(), 40u);
-  for (const TensorCheck& c : checks) EXPECT_TRUE(c.ok) << c.name << " " << c.relative;
+  for (const char* name : {"train-eq5", "train-infonce"}) {
+    const auto checks = run_conformance(test_data() + "/conformance/" + name, device_);
+    EXPECT_GT(checks.size(), 40u);
+    for (const TensorCheck& c : checks) EXPECT_TRUE(c.ok) << name << " " << c.name << " " << c.relative;
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, TrainingConformance, ::testing::Values("train-eq5", "train-infonce"));
+MSA_ON_EVERY_DEVICE(TrainingConformance);
 
 TEST(RoutingScores, EqualBruteForceWithGradients) {
   torch::manual_seed(3);
@@ -201,9 +204,28 @@ TEST_F(Step, SamplesDoNotSeeEachOther) {
   keep(second, cut, both.sample_starts[2], 1);
   const StepResult together = run(both), a = run(first), b = run(second);
   EXPECT_NEAR(together.aux_loss.item<double>(), (a.aux_loss.item<double>() + b.aux_loss.item<double>()) / 2, 1e-5);
-  const double n_a = first.predicted.size() - 4, n_b = second.predicted.size() - 4;
+  const double n_a = static_cast<double>(first.predicted.size() - 4);
+  const double n_b = static_cast<double>(second.predicted.size() - 4);
   EXPECT_NEAR(together.lm_loss.item<double>(),
               (a.lm_loss.item<double>() * n_a + b.lm_loss.item<double>() * n_b) / (n_a + n_b), 1e-5);
+}
+
+TEST_F(Step, CitesWeighAsTheyAreTold) {
+  Batch batch = random_batch(5, 3);
+  batch.kinds[1] = SampleKind::kAnswer;
+  double n_cites = 0, n_texts = 0;
+  for (size_t s = 0; s < 3; ++s) {
+    (s == 1 ? n_texts : n_cites) += static_cast<double>(batch.sample_starts[s + 1] - batch.sample_starts[s] - 4);
+  }
+  for (const double weight : {0.0, 0.3, 1.0}) {
+    StepOptions options;
+    options.cite_weight = weight;
+    const StepResult r = run(batch, options);
+    const double cite = r.cite_loss.item<double>(), text = r.text_loss.item<double>();
+    EXPECT_GT(std::abs(cite - text), 1e-3);
+    EXPECT_NEAR(r.lm_loss.item<double>(), (n_texts * text + weight * n_cites * cite) / (n_texts + weight * n_cites),
+                1e-5);
+  }
 }
 
 TEST_F(Step, ForwardOnlyDocumentsScoreAlikeAndGetNoGradient) {
@@ -257,6 +279,37 @@ TEST_F(Step, TheMeanScoreHasALossOfItsOwn) {
   // The loss is convex in the scores: of the mean it is at most the mean of the layers'.
   EXPECT_LE(r.mean_loss.item<double>(), r.aux_loss.item<double>() + 1e-6);
 }
+
+class StepOnDevice : public Step, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(StepOnDevice, Bf16GoesTheSameWayAsFloat32) {
+  const torch::Device device(GetParam());
+  if (device.is_cuda() && !torch::cuda::is_available()) GTEST_SKIP() << "libtorch finds no CUDA device";
+  const Batch batch = random_batch(12, 8);
+  StepOptions options;
+  options.attend_gold = true;  // a selection that rounding does not turn
+  auto slice = batch;
+  slice.top_k_documents = 1;
+  const double exact_loss = run(slice, options).loss.item<double>();
+  const auto exact = gradients(slice, options);
+
+  Backbone here(folder_.path().string(), "", parts_, torch::kBFloat16, device, 1);
+  {
+    torch::NoGradGuard no_gradients;
+    for (const auto& [name, leaf] : here.parameters().leaves()) leaf.copy_(backbone_->parameters().get(name));
+  }
+  const Network network(here.config(), torch::kBFloat16);
+  const StepResult r = run_step(network, here.effective(), StepInput::from(slice, here.config(), device), options);
+  r.loss.backward();
+  EXPECT_NEAR(r.loss.item<double>(), exact_loss, 0.02 * exact_loss);
+  for (size_t i = 0; i < exact.size(); ++i) {
+    const auto got = here.parameters().groups()[i].gradients.to(torch::kCPU);
+    // Rounding turns the best chunk of some pairs of question and document.
+    EXPECT_GT(torch::cosine_similarity(got, exact[i], 0).item<double>(), 0.9) << here.parameters().groups()[i].name;
+  }
+}
+
+MSA_ON_EVERY_DEVICE(StepOnDevice);
 
 TEST_F(Step, GoldIsAttendedWhenAskedFor) {
   Batch batch = random_batch(8, 4);

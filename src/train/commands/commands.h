@@ -12,5 +12,6 @@ using Command = std::function<int()>;
 void register_run(CLI::App& app, Command& command);
 void register_make_data(CLI::App& app, Command& command);
 void register_conformance(CLI::App& app, Command& command);
+void register_bench(CLI::App& app, Command& command);
 
 }  // namespace msa::train

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   register_run(app, command);
   register_make_data(app, command);
   register_conformance(app, command);
+  register_bench(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -39,6 +39,7 @@ struct SetRecipe {
   std::vector<std::string> types;  // of the questions taken; empty: all
   bool reading_only = false;       // its questions do not tell documents apart: no routing loss
   bool counterfactual = false;     // its texts contradict the world: reading only, too
+  bool titles = true;              // false: the documents are encoded without their titles
   bool ignore_answers = false;     // a document that holds an answer is not a negative
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty
