@@ -270,6 +270,69 @@ TEST_F(CrashTest, EveryFailingOperationLeavesWhatWasAcknowledged) {
   }
 }
 
+/// One document of as many chunks as any other, so that their segments merge when there are eight.
+testing::Batch one_document(Bank& bank, std::mt19937& random) {
+  testing::Batch batch = random_batch(bank, 1, random);
+  batch.documents[0] = testing::random_document(bank.shape(), 9, random);
+  return batch;
+}
+
+/// Adds the document that makes small segments merge. Returns true when that was acknowledged.
+bool add_one(const fs::path& folder) {
+  std::mt19937 random(9);
+  try {
+    const auto bank = Bank::create_or_open(folder, small_shape(), BankMode::kWrite);
+    return testing::add(*bank, one_document(*bank, random)).committed();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+TEST_F(CrashTest, EveryFailingOperationOfAMergeLeavesWhatWasAcknowledged) {
+  const fs::path prepared = root_ / "prepared";
+  testing::watch_files(root_, {});  // no waiting for the disk
+  {
+    std::mt19937 random(8);
+    const auto bank = open(prepared);
+    for (int i = 0; i < 7; ++i) ASSERT_TRUE(testing::add(*bank, one_document(*bank, random)).committed());
+    ASSERT_TRUE(bank->remove(3));
+  }
+  testing::unwatch_files();
+  const auto start_over = [&] {
+    fs::remove_all(folder_);
+    fs::copy(prepared, folder_, fs::copy_options::recursive);
+  };
+  start_over();
+  const uint64_t before = hash_of(contents_of(*open(folder_)));
+  testing::watch_files(root_, {});
+  ASSERT_TRUE(add_one(folder_));
+  const int64_t operations = testing::unwatch_files();
+  const auto merged = open(folder_);
+  ASSERT_EQ(merged->snapshot()->segments.size(), 1u);
+  const uint64_t after = hash_of(contents_of(*merged));
+  int refused = 0, acknowledged = 0;
+  for (int64_t n = 0; n < operations; ++n) {
+    for (const int error : {ENOSPC, EIO}) {
+      for (const auto kind : {FaultPlan::Kind::kFail, FaultPlan::Kind::kFailFromThen}) {
+        start_over();
+        testing::watch_files(root_, {kind, n, error, n % 3 == 0 ? 0.5 : 0.0});
+        const bool added = add_one(folder_);
+        testing::unwatch_files();
+        const auto bank = open(folder_);
+        ASSERT_THAT(bank->verify(), IsEmpty()) << "operation " << n;
+        const uint64_t found = hash_of(contents_of(*bank));
+        const bool unknown = !added && kind == FaultPlan::Kind::kFailFromThen;
+        ASSERT_THAT(found, AnyOf(added ? after : before, added || unknown ? after : before)) << "operation " << n;
+        (added ? acknowledged : refused) += 1;
+        const auto folders = std::distance(fs::directory_iterator(folder_ / "segments"), fs::directory_iterator{});
+        ASSERT_EQ(folders, static_cast<int64_t>(bank->snapshot()->segments.size())) << "nothing stays behind";
+      }
+    }
+  }
+  EXPECT_GT(refused, 20);
+  EXPECT_GT(acknowledged, 20) << "a merge that fails does not undo the addition before it";
+}
+
 TEST_F(CrashTest, APowerLossAtAnyInstantLosesNothing) {
   constexpr unsigned kSeed = 77;
   RecordProperty("seed", kSeed);
