@@ -12,7 +12,7 @@ fuzz_s=3  # scripts/fuzz.sh without arguments is the long run
 scripts/install_dependencies.sh
 scripts/fetch_model.sh
 step "preparing build/venv for the comparison tests"
-ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors
+ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors pytrec-eval-terrier bm25s PyStemmer
 
 export MSA_CMAKE_ARGS="-DMSA_PYTHON=$root/build/venv/bin/python3 ${MSA_CMAKE_ARGS:-}"
 scripts/build.sh release

@@ -63,5 +63,6 @@ void register_route(CLI::App& app, Common& common, Command& command);
 void register_convert(CLI::App& app, Common& common, Command& command);
 void register_conformance(CLI::App& app, Common& common, Command& command);
 void register_bench(CLI::App& app, Common& common, Command& command);
+void register_eval(CLI::App& app, Common& common, Command& command);
 
 }  // namespace msa::cli

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   register_convert(app, common, command);
   register_conformance(app, common, command);
   register_bench(app, common, command);
+  register_eval(app, common, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

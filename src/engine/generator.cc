@@ -46,6 +46,18 @@ class Interleave {
     return std::move(answer_);
   }
 
+  Answer read(Context& context, std::span<const GivenDocument> documents) {
+    const auto start = Clock::now();
+    HopTrace hop;
+    cite_given(documents, hop);
+    prefill(context, hop);
+    hop.end = limit_hit_.value_or(HopEnd::kFetched);
+    answer_.hops.push_back(std::move(hop));
+    write_answer(context, {});
+    answer_.total_ms = ms_since(start);
+    return std::move(answer_);
+  }
+
   std::vector<RoutedDocument> route_only(Context& context, int count, double* route_ms) {
     logits_ = session_.feed(context, transcript_.tokens, transcript_.routed);
     if (route_ms != nullptr) *route_ms = memory_.route_milliseconds();
@@ -67,6 +79,36 @@ class Interleave {
     const bool over = hop.end != HopEnd::kFetched;
     answer_.hops.push_back(std::move(hop));
     return over;
+  }
+
+  /// All ids of the hop, then all texts, as training shows them; nothing of it routes.
+  void cite_given(std::span<const GivenDocument> documents, HopTrace& hop) {
+    std::fill(transcript_.routed.begin(), transcript_.routed.end(), uint8_t{0});
+    Prompt ids, texts;
+    for (const GivenDocument& d : documents) {
+      const std::vector<int32_t> id = model_.prompts().cite(d.id);
+      const Prompt text = model_.prompts().fetched(d.id, model_.tokenizer().encode(d.text));
+      const size_t used = transcript_.tokens.size() + ids.tokens.size() + texts.tokens.size();
+      limit_hit_ = limit_of(used + id.size() + text.tokens.size(), d.text);
+      if (limit_hit_) break;
+      ids.append({id, std::vector<uint8_t>(id.size(), 0)});
+      texts.append({text.tokens, std::vector<uint8_t>(text.tokens.size(), 0)});
+      fetched_bytes_ += static_cast<int64_t>(d.text.size());
+      hop.fetched.push_back(d.id);
+      answer_.documents.push_back({d.id, d.external_id, d.text, 1});
+    }
+    hop.generated = model_.tokenizer().decode(ids.tokens, /*skip_special=*/false);
+    transcript_.append(ids);
+    transcript_.append(texts);
+  }
+
+  /// The bound that a text would break when the prompt had `tokens` with it.
+  std::optional<HopEnd> limit_of(size_t tokens, const std::string& text) const {
+    if (fetched_bytes_ + static_cast<int64_t>(text.size()) > options_.max_fetched_bytes) return HopEnd::kByteLimit;
+    if (static_cast<int>(tokens) + kReserve > model_.config().max_positions - model_.head().length() - top_k_) {
+      return HopEnd::kContextLimit;
+    }
+    return std::nullopt;
   }
 
   /// Everything so far is the query again, routed afresh.
@@ -156,18 +198,10 @@ class Interleave {
     for (const DocumentId id : chosen) {
       const std::optional<DocumentRecord> record = bank_.find(id, *snapshot_);
       if (!record || !record->has_text) continue;  // removed and compacted meanwhile, or its text was withheld
-      const auto bytes = static_cast<int64_t>(record->text.size());
-      if (fetched_bytes_ + bytes > options_.max_fetched_bytes) {
-        limit_hit_ = HopEnd::kByteLimit;
-        break;
-      }
       const Prompt text = model_.prompts().fetched(id, model_.tokenizer().encode(record->text));
-      const int used = static_cast<int>(transcript_.tokens.size() + text.tokens.size());
-      if (used + kReserve > model_.config().max_positions - model_.head().length() - top_k_) {
-        limit_hit_ = HopEnd::kContextLimit;
-        break;
-      }
-      fetched_bytes_ += bytes;
+      limit_hit_ = limit_of(transcript_.tokens.size() + text.tokens.size(), record->text);
+      if (limit_hit_) break;
+      fetched_bytes_ += static_cast<int64_t>(record->text.size());
       fetched_.insert(id);
       transcript_.append(text);
       hop.fetched.push_back(id);
@@ -278,6 +312,12 @@ Answer Generator::ask(Context& context, std::string_view question, const AskOpti
                       const AnswerCallback& stream) {
   check_question(model_, question);
   return Interleave(model_, bank_, question, options).run(context, stream);
+}
+
+Answer Generator::read(Context& context, std::string_view question, std::span<const GivenDocument> documents,
+                       const AskOptions& options) {
+  check_question(model_, question);
+  return Interleave(model_, bank_, question, options).read(context, documents);
 }
 
 std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms,

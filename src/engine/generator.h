@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,13 @@ struct FetchedDocument {
   int hop = 0;  // from 1
 };
 
+/// A document chosen elsewhere.
+struct GivenDocument {
+  DocumentId id = 0;  // as it is to be cited
+  std::string external_id;
+  std::string text;
+};
+
 struct Answer {
   std::string text;
   std::string stop_reason;  // "stop", "length" or "context"
@@ -86,6 +94,11 @@ class Generator {
   /// Throws Error for an empty question or one beyond the model's context. An empty bank is no error: the answer then
   /// comes without documents and the trace says so.
   Answer ask(Context& context, std::string_view question, const AskOptions& options, const AnswerCallback& stream = {});
+
+  /// The answer to a question whose documents are given: they are cited and stand in the prompt as if one hop had
+  /// fetched them, nothing is routed. What no longer fits the bounds is left out, from the first such document on.
+  Answer read(Context& context, std::string_view question, std::span<const GivenDocument> documents,
+              const AskOptions& options);
 
   /// One route without generation: documents by mean score.
   std::vector<RoutedDocument> route(Context& context, std::string_view question, int count, double* route_ms = nullptr,

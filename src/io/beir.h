@@ -68,6 +68,7 @@ struct BeirQuestion {
   std::string type;
   std::vector<std::string> answers;
   std::vector<int32_t> gold;      // judged relevant, in the order of the file; perhaps none
+  std::vector<int32_t> grades;    // [gold] the scores of those judgements, above 0
   std::vector<int32_t> hops;      // in order, no document twice; perhaps none
   std::vector<int32_t> possible;  // unlabelled documents that may answer it too
 };
@@ -81,7 +82,8 @@ struct BeirSet {
 /// The corpus alone. Throws Error when it is missing, empty or broken, or names a document twice.
 BeirSet load_beir_corpus(const std::string& folder);
 
-/// Corpus, questions, judgements and, where the set has one, possible_positives.tsv (columns as qrels.tsv). Throws
+/// Corpus, questions, judgements (qrels.tsv, else qrels/test.tsv) and, where the set has one, possible_positives.tsv
+/// (columns as qrels.tsv). Throws
 /// Error for a missing, empty or broken file, an id given twice, and an id that the corpus or the questions lack.
 BeirSet load_beir(const std::string& folder);
 

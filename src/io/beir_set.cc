@@ -53,8 +53,8 @@ class SetLoader {
       if (!questions_.emplace(query.id, set_.questions.size()).second) {
         throw Error("question '" + query.id + "' is there twice", where, "give each question an id of its own");
       }
-      BeirQuestion question{query.id, std::move(query.text), std::move(query.type), std::move(query.answers), {}, {},
-                            {}};
+      BeirQuestion question{
+          query.id, std::move(query.text), std::move(query.type), std::move(query.answers), {}, {}, {}, {}};
       for (const std::string& id : query.hops) {
         const int32_t document = document_of(id, where);
         if (document != kEmpty) add_once(question.hops, document);
@@ -65,13 +65,18 @@ class SetLoader {
   }
 
   void load_judgements() {
-    const std::string path = need_file(set_.folder, "qrels.tsv");
+    // Published collections keep one file of judgements for each part of the questions.
+    const std::string published = find_beir_file(set_.folder, "qrels/test.tsv");
+    const bool is_published = find_beir_file(set_.folder, "qrels.tsv").empty() && !published.empty();
+    const std::string path = is_published ? published : need_file(set_.folder, "qrels.tsv");
     int64_t relevant = 0;
     read_judgements(path, [&](const BeirJudgement& judgement, const std::string& where) {
       BeirQuestion& question = question_of(judgement.query_id, where);
       const int32_t document = document_of(judgement.document_id, where);
       if (judgement.score <= 0 || document == kEmpty) return;
-      add_once(question.gold, document);
+      if (std::find(question.gold.begin(), question.gold.end(), document) != question.gold.end()) return;
+      question.gold.push_back(document);
+      question.grades.push_back(grade_of(judgement, where));
       ++relevant;
     });
     if (relevant == 0) throw Error("no document is judged relevant", path);
@@ -88,6 +93,7 @@ class SetLoader {
   }
 
  private:
+  static constexpr int64_t kMaxGrade = 1000;
   static constexpr int32_t kEmpty = -1;  // a document without a text: known, but not in the set
 
   int32_t document_of(std::string_view id, const std::string& where) const {
@@ -96,6 +102,11 @@ class SetLoader {
       throw Error("the corpus has no document '" + std::string(id) + "'", where, "use files of one and the same set");
     }
     return it->second;
+  }
+
+  static int32_t grade_of(const BeirJudgement& judgement, const std::string& where) {
+    if (judgement.score <= kMaxGrade) return static_cast<int32_t>(judgement.score);
+    throw Error("the score is above " + std::to_string(kMaxGrade), where, "grades are small whole numbers");
   }
 
   BeirQuestion& question_of(std::string_view id, const std::string& where) {

@@ -119,6 +119,29 @@ TEST_F(Interleave, TheModelsContextIsBounded) {
   EXPECT_LE(answer.prompt_tokens + answer.answer_tokens, model_->config().max_positions);
 }
 
+TEST_F(Interleave, GivenDocumentsAreReadAndNothingElse) {
+  add_five();
+  const std::vector<GivenDocument> given{{7, "seven", "A text."}, {9, "nine", "Another text."}};
+  const auto read = [&](const AskOptions& options) {
+    return Generator(*model_, *bank_).read(context_, "What?", given, options);
+  };
+  const Answer answer = read(short_answers());
+  ASSERT_EQ(answer.hops.size(), 1u);
+  EXPECT_TRUE(answer.hops[0].routed.empty() || answer.hops[0].route_ms == 0);
+  EXPECT_EQ(answer.hops[0].fetched, (std::vector<DocumentId>{7, 9}));
+  EXPECT_THAT(answer.hops[0].generated, ::testing::StartsWith("[7]<file_sep>[9]<file_sep>"));
+  ASSERT_EQ(answer.documents.size(), 2u);
+  EXPECT_EQ(answer.documents[1].external_id, "nine");
+  for (DocumentId id = 1; id <= 5; ++id) ASSERT_TRUE(bank_->remove(id));
+  EXPECT_EQ(read(short_answers()).text, answer.text);  // the memory had no part in it
+
+  AskOptions bounded = short_answers();
+  bounded.max_fetched_bytes = 10;
+  const Answer shortened = read(bounded);
+  EXPECT_EQ(shortened.documents.size(), 1u);
+  EXPECT_EQ(shortened.hops[0].end, HopEnd::kByteLimit);
+}
+
 TEST_F(Interleave, AnEmptyBankAnswersWithoutDocuments) {
   const Answer answer = ask(short_answers());
   ASSERT_EQ(answer.hops.size(), 1u);

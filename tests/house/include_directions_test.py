@@ -35,7 +35,7 @@ OUTSIDE = {
     "hwy/": ("ops/", "core/"),
     "pcre2.h": ("tokenizer/",),
     "CLI/": ("cli/", "train/"),
-    "httplib.h": ("server/",),
+    "httplib.h": ("server/", "eval/judge."),
 }
 SUFFIXES = {".h", ".cc", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)

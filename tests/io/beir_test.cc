@@ -91,6 +91,19 @@ TEST_F(BeirTest, PlainAndCompressed) {
   expect_the_set(load_beir(folder_.string()));
 }
 
+TEST_F(BeirTest, GradesBesideTheGold) {
+  const BeirSet set = load_beir(folder_.string());
+  EXPECT_THAT(set.questions[0].gold, ElementsAre(0, 2));
+  EXPECT_THAT(set.questions[0].grades, ElementsAre(1, 2));
+  EXPECT_THAT(set.questions[1].grades, IsEmpty());
+}
+
+TEST_F(BeirTest, JudgementsInAFolderAsPublished) {
+  fs::create_directory(folder_ / "qrels");
+  fs::rename(folder_ / "qrels.tsv", folder_ / "qrels/test.tsv");
+  EXPECT_THAT(load_beir(folder_.string()).questions[0].gold, ElementsAre(0, 2));
+}
+
 TEST_F(BeirTest, PossiblePositives) {
   write("possible_positives.tsv", "query-id\tcorpus-id\tscore\nq2\td3\t1\n");
   EXPECT_THAT(load_beir(folder_.string()).questions[1].possible, ElementsAre(2));
