@@ -1,12 +1,12 @@
-// msa bench: how fast this machine encodes, routes and decodes, each beside what limits it.
+// msa bench: how fast this machine encodes, routes and decodes, each beside what limits it; and what a bank costs.
+#include "cli/bench.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <random>
 
-#include "cli/commands.h"
 #include "core/cpu.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
@@ -24,6 +24,7 @@ struct Options {
   int prompt_tokens = 32;
   int64_t chunks = 200000;
   int query_tokens = 32;
+  BankBenchOptions bank;
 };
 
 using Clock = std::chrono::steady_clock;
@@ -64,9 +65,6 @@ void report(const Common& common, const std::string& what, Json result) {
     std::cout << fmt::format("  {:20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }
 }
-
-double round1(double x) { return std::round(x * 10) / 10; }
-double round2(double x) { return std::round(x * 100) / 100; }
 
 int bench_encode(const Common& common, const Options& o) {
   Context context(common.threads);
@@ -163,10 +161,31 @@ int bench_route(const Common& common, const Options& o) {
   return 0;
 }
 
+int bench_bank(const Common& common, const Options& o) {
+  report(common, "bank", measure_bank(o.bank));
+  return 0;
+}
+
+void add_bank_bench(CLI::App& bench, Common& common, Command& command, const std::shared_ptr<Options>& o) {
+  CLI::App* sub = bench.add_subcommand("bank", "Filling, adding to and opening a bank of random vectors; no model");
+  const auto count = [&](const char* name, auto& value, int64_t most, const char* help) {
+    sub->add_option(name, value, help)->check(CLI::Range(int64_t{1}, most))->capture_default_str();
+  };
+  count("--documents", o->bank.documents, int64_t{1} << 32, "Documents");
+  count("--chunks", o->bank.chunks, 4096, "Chunks a document");
+  count("--text-bytes", o->bank.text_bytes, 65536, "Bytes of text a chunk");
+  count("--layers", o->bank.layers, 256, "Routing layers");
+  count("--kv-heads", o->bank.kv_heads, 256, "Key/value heads");
+  count("--head-dim", o->bank.head_dim, 1024, "Dimensions of a head");
+  sub->add_option("--folder", o->bank.folder, "Where to make it (default: the system's temporary folder)");
+  add_json_option(*sub, common);
+  sub->callback([&common, &command, o] { command = [&common, o] { return bench_bank(common, *o); }; });
+}
+
 }  // namespace
 
 void register_bench(CLI::App& app, Common& common, Command& command) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure encoding, routing and decoding on this machine");
+  CLI::App* bench = app.add_subcommand("bench", "Measure encoding, routing, decoding and the bank on this machine");
   bench->require_subcommand(1);
   auto o = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* help, int (*run)(const Common&, const Options&)) {
@@ -196,6 +215,7 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   route->add_option("--query", o->query_tokens, "Routed query tokens")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  add_bank_bench(*bench, common, command, o);
 }
 
 }  // namespace msa::cli

@@ -17,13 +17,15 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
 
 }  // namespace
 
-BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k)
+BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
+                       std::vector<uint8_t> allowed)
     : config_(config),
       snapshot_(snapshot),
       router_(std::move(snapshot),
               config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot,
               config.n_heads),
       top_k_(top_k),
+      allowed_(std::move(allowed)),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()) {
@@ -40,7 +42,7 @@ size_t BankMemory::index_of(int layer) const {
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
-  router_.score(context, static_cast<int>(i), q, scores_[i]);
+  router_.score(context, static_cast<int>(i), q, scores_[i], allowed_);
   selection_[i] = router_.top_k(scores_[i], top_k_);
   content_[i].clear();
   for (const ScoredDocument& d : selection_[i]) {

@@ -13,7 +13,9 @@ namespace msa {
 /// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection.
 class BankMemory : public Memory {
  public:
-  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k);
+  /// `allowed` [documents of all segments] (empty = all): the others are never scored, selected or routed.
+  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
+             std::vector<uint8_t> allowed = {});
 
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
@@ -33,6 +35,7 @@ class BankMemory : public Memory {
   std::shared_ptr<const Snapshot> snapshot_;
   Router router_;
   int top_k_;
+  std::vector<uint8_t> allowed_;                        // [slots], or empty
   std::vector<std::vector<float>> scores_;              // per routing layer [slots]
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer, one span a selected document
