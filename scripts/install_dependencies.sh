@@ -18,6 +18,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
   python3 python3-venv python3-pip                              # set-up of the model, comparison tests
   clang-format git ca-certificates                              # house tests
+  clang libclang-rt-dev                                         # fuzz targets
 )
 
 missing=()

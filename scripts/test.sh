@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Tests everything on this machine: installs what is missing, builds, runs all tests, then runs the readers of foreign
-# bytes again under the address sanitizer. The last line is the closing line of the main run of ctest.
+# bytes again under the address sanitizer and each fuzz target for some seconds. The last line is the closing line of the main run of ctest.
 # Usage: scripts/test.sh [arguments of the main ctest run, for instance -R tokenizer]
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # Folders of tests/ whose code reads files, requests and text of others.
 hostile_folders=(io tokenizer bank model)
 test_timeout_s=600
+fuzz_s=3  # scripts/fuzz.sh without arguments is the long run
 
 scripts/install_dependencies.sh
 scripts/fetch_model.sh
@@ -39,9 +40,17 @@ for target in "${targets[@]}"; do
   asan_summary+=("  $folder: $(grep -E 'tests passed|No tests' "$log" || echo 'did not finish')")
 done
 
-step "summary (logs in build/test*.log)"
+step "running each fuzz target for $fuzz_s s"
+fuzz_result=ok
+scripts/fuzz.sh "$fuzz_s" >"$root/build/fuzz.log" 2>&1 || {
+  fuzz_result=FAILED
+  tail -n 60 "$root/build/fuzz.log"
+}
+
+step "summary (logs in build/test*.log, build/fuzz.log)"
 echo "all tests, release build: $main_result, done after $main_seconds s"
 echo "address sanitizer: $asan_result, done after $SECONDS s"
 printf '%s\n' "${asan_summary[@]}"
+echo "fuzz targets: $fuzz_result, done after $SECONDS s"
 grep -E 'tests passed' "$main_log" || die "ctest did not finish its main run"
-[[ $main_result == ok && $asan_result == ok ]]
+[[ $main_result == ok && $asan_result == ok && $fuzz_result == ok ]]

@@ -1,19 +1,13 @@
 #include "bank/bank.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <map>
-#include <numeric>
 
 #include "bank/document_store.h"
 #include "bank/segment_file.h"
-#include "bank/segment_format.h"
 #include "bank/verify.h"
+#include "bank/writer_lock.h"
+#include "core/log.h"
 #include "io/checksum.h"
 #include "io/file.h"
 
@@ -44,6 +38,25 @@ void require_no_foreign_files(const fs::path& folder) {
   }
 }
 
+/// The database, with its log, holds all that was acknowledged.
+void require_no_lost_commit(const fs::path& bank, const DocumentStore& store) {
+  const fs::path database = bank / kDatabase;
+  const char* fix = "restore the bank from a copy";
+  for (CommitNote note = WriterLock::last_note(bank / kLock);;) {  // before the database: a writer may be at work
+    const int64_t found = store.last_commit();
+    if (note.commit > found) {
+      throw Error("the database ends at commit " + std::to_string(found) + ", but commit " +
+                      std::to_string(note.commit) + " was acknowledged: its log is damaged or was taken away",
+                  database.string(), fix);
+    }
+    if (DocumentStore::is_log_whole(database, note)) return;
+    const CommitNote again = WriterLock::last_note(bank / kLock);
+    if (again == note)
+      throw Error("the database needs its log, which is damaged or was taken away", database.string(), fix);
+    note = again;
+  }
+}
+
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -56,8 +69,8 @@ std::shared_ptr<const Snapshot> next_snapshot(const Snapshot& before, const Stor
                                               const SegmentOpener& open_segment) {
   std::map<int64_t, size_t> known;  // number → place in `before`
   for (size_t s = 0; s < before.segments.size(); ++s) known[before.segments[s]->number()] = s;
-  std::map<int64_t, std::vector<int64_t>> dead;  // number → indices
-  for (const DeadSlot& slot : state.dead) dead[slot.segment].push_back(slot.index);
+  std::map<int64_t, std::vector<LiveFlags::Change>> changes;  // by segment number
+  for (const SlotChange& c : state.changes) changes[c.segment].push_back({c.index, c.live});
 
   auto next = std::make_shared<Snapshot>();
   next->shape = before.shape;
@@ -65,15 +78,16 @@ std::shared_ptr<const Snapshot> next_snapshot(const Snapshot& before, const Stor
   for (const SegmentRow& row : state.segments) {
     const auto found = known.find(row.number);
     std::shared_ptr<const Segment> segment = found == known.end() ? open_segment(row) : before.segments[found->second];
-    LiveFlags live = found == known.end() ? LiveFlags::all(*segment) : before.live[found->second];
-    if (const auto removed = dead.find(row.number); removed != dead.end()) {
-      for (const int64_t index : removed->second) {
-        if (index >= 0 && index < segment->n_documents()) continue;
-        throw Error(
-            "a removed document has slot " + std::to_string(index) + " of " + std::to_string(segment->n_documents()),
-            segment->where(), "restore the bank from a copy");
+    LiveFlags live = state.from_nothing     ? LiveFlags::none(*segment)
+                     : found == known.end() ? LiveFlags::all(*segment)
+                                            : before.live[found->second];
+    if (const auto changed = changes.find(row.number); changed != changes.end()) {
+      for (const LiveFlags::Change& c : changed->second) {
+        if (c.index >= 0 && c.index < segment->n_documents()) continue;
+        throw Error("a document has slot " + std::to_string(c.index) + " of " + std::to_string(segment->n_documents()),
+                    segment->where(), "restore the bank from a copy");
       }
-      live = live.without(*segment, removed->second);
+      live = live.with(*segment, changed->second);
     }
     next->segments.push_back(std::move(segment));
     next->live.push_back(std::move(live));
@@ -81,34 +95,24 @@ std::shared_ptr<const Snapshot> next_snapshot(const Snapshot& before, const Stor
   return next;
 }
 
+/// Calls read(change counter) once more when it fails and the bank was edited meanwhile: a writer that rewrites
+/// segments may take one away between its look-up and its opening.
+template <class Read>
+auto read_beside_a_writer(const DocumentStore& store, const Read& read) {
+  constexpr int kTries = 10;
+  for (int attempt = 1;; ++attempt) {
+    const int64_t counter = store.change_counter();
+    try {
+      return read(counter);
+    } catch (const Error&) {
+      if (attempt == kTries || store.change_counter() == counter) throw;
+    }
+  }
+}
+
 }  // namespace
 
 std::string content_hash(std::string_view text) { return xxh3_128_hex(text.data(), text.size()); }
-
-/// Held while a bank is open for writing; the kernel drops it when the process ends, however it ends.
-class Bank::WriterLock {
- public:
-  explicit WriterLock(const fs::path& file) : fd_(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-    if (fd_ < 0) {
-      throw Error(std::string("cannot be opened for writing: ") + std::strerror(errno), file.string(),
-                  "check the permissions of the bank's folder");
-    }
-    if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
-    const int error = errno;
-    ::close(fd_);
-    if (error == EWOULDBLOCK) {
-      throw Error("another process writes to this bank", file.string(), "wait until it ends, or end it");
-    }
-    throw Error(std::string("cannot be locked: ") + std::strerror(error), file.string(),
-                "keep the bank on a file system with locks");
-  }
-  ~WriterLock() { ::close(fd_); }
-  WriterLock(const WriterLock&) = delete;
-  WriterLock& operator=(const WriterLock&) = delete;
-
- private:
-  int fd_;
-};
 
 Bank::Bank(fs::path path, BankMode mode, std::unique_ptr<WriterLock> lock, std::unique_ptr<DocumentStore> store)
     : path_(std::move(path)), mode_(mode), lock_(std::move(lock)), store_(std::move(store)) {
@@ -153,19 +157,47 @@ std::unique_ptr<Bank> Bank::open_folder(const fs::path& path, const BankShape* s
   }
   if (shape != nullptr) require_same_shape(store->shape(), *shape, path.string());
   std::unique_ptr<Bank> bank(new Bank(path, mode, std::move(lock), std::move(store)));
+  require_no_lost_commit(path, *bank->store_);
+  if (mode == BankMode::kWrite) bank->store_->recover(*bank->lock_);
   if (mode == BankMode::kWrite) sweep_orphans(path, bank->store_->load(0).segments);
   bank->refresh();
+  if (mode != BankMode::kWrite) return bank;
+  try {
+    bank->finish_compaction();
+  } catch (const Error& error) {  // a later opening or compaction tries again
+    spdlog::warn("forgotten text may still be on the disk: {}", error.what());
+  }
   return bank;
 }
 
 const BankShape& Bank::shape() const { return store_->shape(); }
 
+std::shared_ptr<const Snapshot> Bank::follow(const StoreState& state,
+                                             std::span<const std::shared_ptr<const Segment>> written) const {
+  const SegmentOpener opener = [&](const SegmentRow& row) {
+    for (const auto& segment : written) {
+      if (segment->number() == row.number) return segment;
+    }
+    return open_segment_file(path_, shape(), row);
+  };
+  return next_snapshot(*snapshot_, state, opener);
+}
+
 void Bank::refresh() const {
-  const int64_t counter = store_->change_counter();
-  if (counter == change_counter_) return;
-  const SegmentOpener opener = [this](const SegmentRow& row) { return open_segment_file(path_, shape(), row); };
-  snapshot_ = next_snapshot(*snapshot_, store_->load(snapshot_->commit), opener);
-  change_counter_ = counter;
+  read_beside_a_writer(*store_, [this](int64_t counter) {
+    if (counter == change_counter_) return;
+    snapshot_ = follow(store_->load(snapshot_->commit));
+    change_counter_ = counter;
+  });
+}
+
+std::shared_ptr<const Snapshot> Bank::snapshot_at(const std::string& time) const {
+  const std::lock_guard guard(mutex_);
+  return read_beside_a_writer(*store_, [&](int64_t /*counter*/) {
+    if (mode_ == BankMode::kRead) refresh();
+    const std::shared_ptr<void> view = store_->hold_view();
+    return follow(store_->load_at(store_->commit_at(time)));
+  });
 }
 
 void Bank::require_writer() const {
@@ -173,94 +205,15 @@ void Bank::require_writer() const {
     throw Error("the bank is open for reading only", path_.string(), "open it for writing");
 }
 
-std::vector<DocumentId> Bank::reserve_ids(int64_t count) {
-  require_writer();
-  MSA_CHECK(count >= 0);
-  const std::lock_guard guard(mutex_);
-  std::vector<DocumentId> ids(static_cast<size_t>(count));
-  std::iota(ids.begin(), ids.end(), next_id_);
-  next_id_ += count;
-  return ids;
-}
-
-std::shared_ptr<const Segment> Bank::write_new_segment(int64_t number, std::span<const DocumentId> ids,
-                                                       std::span<const EncodedDocument> documents) const {
-  if (path_.empty()) return segment_in_memory(shape(), number, ids, documents);
-  return write_segment_file(path_, shape(), number, ids, documents);
-}
-
-AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
-                    std::span<const EncodedDocument> documents) {
-  require_writer();
-  MSA_CHECK(ids.size() == inputs.size() && ids.size() == documents.size());
-  if (ids.empty()) return {};
-  const std::lock_guard edit(edit_mutex_);
-  SegmentRow row;
-  {
-    const std::lock_guard guard(mutex_);
-    MSA_CHECK(ids.back() < next_id_);
-    for (const DocumentInput& input : inputs) {
-      if (input.metadata_json.empty() || store_->is_json_object(input.metadata_json)) continue;
-      throw Error("the metadata is no JSON object: " + input.metadata_json.substr(0, 80),
-                  "document \"" + input.external_id + "\"", "give metadata as {\"key\": value}");
-    }
-    AddResult result{store_->duplicates(inputs)};
-    if (!result.committed()) return result;
-    row.number = store_->next_segment();
-  }
-  const std::shared_ptr<const Segment> segment = write_new_segment(row.number, ids, documents);
-  row.n_documents = segment->n_documents();
-  row.n_chunks = segment->n_chunks();
-  row.checksum = segment->checksum();
-
-  const std::lock_guard guard(mutex_);
-  try {
-    auto next = std::make_shared<Snapshot>(*snapshot_);
-    next->segments.push_back(segment);
-    next->live.push_back(LiveFlags::all(*segment));
-    next->commit = store_->add(row, ids, inputs, documents, next_id_);
-    snapshot_ = std::move(next);
-  } catch (...) {
-    discard_segment(row.number);
-    throw;
-  }
-  return {};
-}
-
-void Bank::discard_segment(int64_t number) const noexcept {
-  if (path_.empty()) return;
-  try {
-    std::error_code ignored;
-    if (store_->next_segment() <= number) fs::remove_all(segment_folder(path_, number), ignored);
-  } catch (const Error&) {  // the database cannot tell: the next opening sweeps what is not committed
-  }
-}
-
-bool Bank::remove(DocumentId id) {
-  require_writer();
-  const std::lock_guard edit(edit_mutex_);
-  const std::lock_guard guard(mutex_);
-  const std::optional<DocumentStore::Removal> removal = store_->remove(id);
-  if (!removal) return false;
-  auto next = std::make_shared<Snapshot>(*snapshot_);
-  next->commit = removal->commit;
-  for (size_t s = 0; s < next->segments.size(); ++s) {
-    if (next->segments[s]->number() != removal->slot.segment) continue;
-    next->live[s] = next->live[s].without(*next->segments[s], std::span(&removal->slot.index, 1));
-  }
-  snapshot_ = std::move(next);
-  return true;
-}
-
 std::optional<DocumentRecord> Bank::find(DocumentId id) const {
   const std::lock_guard guard(mutex_);
-  return store_->find(id, false);
+  return store_->find(id);
 }
 
 std::optional<DocumentRecord> Bank::find(DocumentId id, const Snapshot& snapshot) const {
   if (!snapshot.is_live(id)) return std::nullopt;
   const std::lock_guard guard(mutex_);
-  return store_->find(id, true);
+  return store_->find_at(id, snapshot.commit);
 }
 
 std::optional<DocumentRecord> Bank::find_by_external_id(std::string_view name_space,
@@ -269,9 +222,50 @@ std::optional<DocumentRecord> Bank::find_by_external_id(std::string_view name_sp
   return store_->find_by_external_id(name_space, external_id);
 }
 
-std::optional<DocumentRecord> Bank::find_by_hash(std::string_view name_space, std::string_view hash) const {
+std::optional<DocumentRecord> Bank::find_unnamed(std::string_view name_space, std::string_view hash) const {
   const std::lock_guard guard(mutex_);
-  return store_->find_by_hash(name_space, hash);
+  return store_->find_unnamed(name_space, hash);
+}
+
+bool Bank::has_id(DocumentId id) const {
+  const std::lock_guard guard(mutex_);
+  return store_->has_id(id);
+}
+
+std::optional<DocumentRecord> Bank::find_removed(std::string_view name_space, std::string_view external_id,
+                                                 std::string_view hash) const {
+  const std::lock_guard guard(mutex_);
+  return store_->find_removed(name_space, external_id, hash);
+}
+
+std::vector<DocumentRecord> Bank::find_parts(std::string_view name_space, std::string_view name) const {
+  const std::lock_guard guard(mutex_);
+  return store_->find_parts(name_space, name);
+}
+
+std::vector<uint8_t> Bank::permitted(const Snapshot& snapshot, const Filter& filter) const {
+  std::vector<size_t> starts{0};  // slot of each segment's first document
+  for (const auto& segment : snapshot.segments) {
+    starts.push_back(starts.back() + static_cast<size_t>(segment->n_documents()));
+  }
+  std::vector<uint8_t> flags(starts.back(), 0);
+  const std::lock_guard guard(mutex_);
+  std::vector<DocumentId> ids = store_->matching(filter, snapshot.commit);
+  std::sort(ids.begin(), ids.end());
+  for (size_t s = 0; s < snapshot.segments.size(); ++s) {
+    const std::span<const DocumentId> here = snapshot.segments[s]->ids();  // ascending too
+    auto next = std::lower_bound(ids.begin(), ids.end(), here.front());
+    for (size_t i = 0; i < here.size() && next != ids.end(); ++i) {
+      while (next != ids.end() && *next < here[i]) ++next;
+      if (next != ids.end() && *next == here[i]) flags[starts[s] + i] = snapshot.live[s][i];
+    }
+  }
+  return flags;
+}
+
+std::string Bank::fingerprint() const {
+  const std::lock_guard guard(mutex_);
+  return store_->fingerprint();
 }
 
 std::vector<DocumentRecord> Bank::list(int64_t offset, int64_t limit) const {
@@ -299,10 +293,23 @@ std::shared_ptr<const Snapshot> Bank::snapshot() const {
   return snapshot_;
 }
 
+Bank::Repair Bank::repair(const fs::path& path, const BankShape& shape, const Reencode& reencode) {
+  const WriterLock lock(path / kLock);
+  const std::unique_ptr<DocumentStore> store = DocumentStore::open(path / kDatabase, BankMode::kWrite);
+  if (store == nullptr) throw Error("there is no bank in this folder", path.string(), "add documents first");
+  require_same_shape(store->shape(), shape, path.string());
+  require_no_lost_commit(path, *store);
+  store->recover(lock);
+  Repair repair = repair_segments(*store, path, reencode);
+  store->settle(lock, /*wait_for_readers=*/false);
+  return repair;
+}
+
 std::vector<std::string> Bank::verify(const fs::path& path, const Progress& progress) {
   try {
     const std::unique_ptr<DocumentStore> store = DocumentStore::open(path / kDatabase, BankMode::kRead);
     if (store == nullptr) return {path.string() + ": there is no bank in this folder"};
+    require_no_lost_commit(path, *store);
     const SegmentOpener opener = [&](const SegmentRow& row) { return open_segment_file(path, store->shape(), row); };
     return verify_bank(*store, opener, progress);
   } catch (const Error& error) {

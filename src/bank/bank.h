@@ -17,6 +17,10 @@
 namespace msa {
 
 class DocumentStore;
+class WriterLock;
+struct Filter;
+struct SegmentPlan;
+struct StoreState;
 
 enum class BankMode { kRead, kWrite };  // many readers, one writer
 
@@ -24,7 +28,8 @@ struct DocumentInput {
   std::string text;
   std::string external_id;  // unique among the live documents of a namespace; empty = none
   std::string name_space;
-  std::string metadata_json;  // a JSON object; empty = {}
+  std::string metadata_json;       // a JSON object; empty = {}
+  std::string withheld_hash = {};  // not empty: the text is unknown, this is its content_hash
 };
 
 struct DocumentRecord {
@@ -32,8 +37,9 @@ struct DocumentRecord {
   std::string external_id;
   std::string name_space;
   std::string metadata_json;
-  std::string text;  // empty in lists
-  int64_t version = 1;
+  std::string text;      // empty in lists
+  bool has_text = true;  // false: it was withheld when the document was imported
+  int64_t version = 1;   // 1, 2, … of the same external id
   int64_t n_tokens = 0;
   int64_t n_chunks = 0;
   int64_t text_bytes = 0;
@@ -41,9 +47,20 @@ struct DocumentRecord {
   std::string created;       // UTC, "2026-01-31T12:34:56.789Z"
 };
 
+struct AddOptions {
+  bool replace = false;            // end the live documents of the same external ids in the same commit
+  std::vector<DocumentId> remove;  // end these too
+};
+
 struct AddResult {
   std::vector<size_t> duplicates;  // inputs whose external id a live document, or an earlier input, already has
   bool committed() const { return duplicates.empty(); }
+};
+
+struct CompactionResult {
+  int64_t segments_before = 0, segments_after = 0;
+  int64_t bytes_before = 0, bytes_after = 0;  // of all segments
+  int64_t documents_forgotten = 0;
 };
 
 struct BankStatistics {
@@ -74,6 +91,14 @@ class Bank {
   static std::unique_ptr<Bank> in_memory(const BankShape& shape);
   /// Reads every byte of a bank, also of one too damaged to open; a sentence for each problem, none = sound.
   static std::vector<std::string> verify(const std::filesystem::path& path, const Progress& progress = {});
+  struct Repair {
+    std::vector<DocumentId> reencoded;
+    std::vector<std::string> beyond_repair;  // a sentence each
+  };
+  /// What the model makes of a document's text under its id.
+  using Reencode = std::function<EncodedDocument(DocumentId id, const std::string& text)>;
+  /// Replaces damaged and missing segments: what is damaged in them is encoded anew from the text, the rest is kept.
+  static Repair repair(const std::filesystem::path& path, const BankShape& shape, const Reencode& reencode);
   ~Bank();
   Bank(const Bank&) = delete;
   Bank& operator=(const Bank&) = delete;
@@ -85,39 +110,71 @@ class Bank {
   /// `count` new ids, ascending. An id is part of what is encoded, so it is asked for before; unused ones are gaps.
   std::vector<DocumentId> reserve_ids(int64_t count);
 
+  /// No id below `first` will be given: banks whose ids do not meet merge without encoding anything anew.
+  void skip_ids_below(DocumentId first);
+
   /// One atomic commit, one new segment: all documents or, with duplicates or an Error, none. The three spans run in
   /// parallel; ids are ascending and reserved. Throws Error on metadata that is no JSON object or a disk that is full.
   [[nodiscard]] AddResult add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
-                              std::span<const EncodedDocument> documents);
+                              std::span<const EncodedDocument> documents, const AddOptions& options = {});
   /// False if the document is not live. Later snapshots do not contain it.
-  bool remove(DocumentId id);
+  bool remove(DocumentId id) { return !remove(std::span(&id, 1)).empty(); }
+  /// One commit; returns those that were live.
+  std::vector<DocumentId> remove(std::span<const DocumentId> ids);
+  /// Gives a document other metadata, and life again if it was removed since the last compaction, without encoding it.
+  /// False if there is no such document, or another one has its external id by now.
+  bool reinstate(DocumentId id, std::string_view metadata_json);
+  /// Forgets removed documents and former versions: their rows, text, keys and content leave the disk. Merges small
+  /// segments. Snapshots taken before stay valid. Throws Error on a damaged segment, a full disk or a stuck reader; the
+  /// bank is then as before, or compacted except for what the next opening finishes.
+  CompactionResult compact(const Progress& progress = {});
 
-  /// Live documents only, with text.
+  /// Live documents only, with text. Throws Error when the text does not match its hash.
   std::optional<DocumentRecord> find(DocumentId id) const;
   std::optional<DocumentRecord> find_by_external_id(std::string_view name_space, std::string_view external_id) const;
-  std::optional<DocumentRecord> find_by_hash(std::string_view name_space, std::string_view hash) const;
-  /// A document of the snapshot, also when it was removed since.
+  /// The one of this text without an external id.
+  std::optional<DocumentRecord> find_unnamed(std::string_view name_space, std::string_view hash) const;
+  /// A document of the snapshot as it was then, also when it was removed since, unless it was forgotten.
   std::optional<DocumentRecord> find(DocumentId id, const Snapshot& snapshot) const;
+  bool has_id(DocumentId id) const;  // removed documents too
+  /// A removed document with this external id and text that reinstate() can bring back.
+  std::optional<DocumentRecord> find_removed(std::string_view name_space, std::string_view external_id,
+                                             std::string_view hash) const;
+  /// Live documents whose external id is `name` or `name` with "#" and a number, without text.
+  std::vector<DocumentRecord> find_parts(std::string_view name_space, std::string_view name) const;
+  /// Which documents of the snapshot a filter permits: [documents of all its segments], 1 or 0, for the router.
+  std::vector<uint8_t> permitted(const Snapshot& snapshot, const Filter& filter) const;
   /// Live documents without text, ascending by id. A limit below 0 means all.
   std::vector<DocumentRecord> list(int64_t offset = 0, int64_t limit = -1) const;
   int64_t size() const;  // live documents
   BankStatistics statistics() const;
+  /// A hash of all that the live documents are: ids, names, metadata, text. Equal for a bank built without the removed.
+  std::string fingerprint() const;
 
   /// The last committed state; a reader sees what the writer committed meanwhile.
   std::shared_ptr<const Snapshot> snapshot() const;
+  /// The state at a time ("2026-01-31", "2026-01-31T12:00:00+01:00"). Throws Error when the text is no time or
+  /// compaction has forgotten part of the state then.
+  std::shared_ptr<const Snapshot> snapshot_at(const std::string& time) const;
 
   /// As the static verify, of this bank.
   std::vector<std::string> verify(const Progress& progress = {}) const;
 
  private:
-  class WriterLock;
   Bank(std::filesystem::path path, BankMode mode, std::unique_ptr<WriterLock> lock,
        std::unique_ptr<DocumentStore> store);
   static std::unique_ptr<Bank> open_folder(const std::filesystem::path& path, const BankShape* shape, BankMode mode);
   void refresh() const;  // mutex_ held
+  std::shared_ptr<const Snapshot> follow(
+      const StoreState& state, std::span<const std::shared_ptr<const Segment>> written = {}) const;  // mutex_ held
+  void committed(std::span<const std::shared_ptr<const Segment>> written = {});                      // mutex_ held
+  void rewrite_segments(const SegmentPlan& plan, bool forget, const Progress& progress);
+  void merge_small_segments() noexcept;
+  void finish_compaction();
   void require_writer() const;
   std::shared_ptr<const Segment> write_new_segment(int64_t number, std::span<const DocumentId> ids,
-                                                   std::span<const EncodedDocument> documents) const;
+                                                   std::span<const DocumentRows> documents) const;
+  void check_inputs(std::span<const DocumentInput> inputs) const;
   void discard_segment(int64_t number) const noexcept;  // mutex_ held
 
   std::filesystem::path path_;

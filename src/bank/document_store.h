@@ -15,6 +15,9 @@
 
 namespace msa {
 
+struct CommitNote;
+struct Filter;
+
 struct SegmentRow {
   int64_t number = 0;
   int64_t n_documents = 0;
@@ -22,16 +25,18 @@ struct SegmentRow {
   uint64_t checksum = 0;  // Segment::checksum
 };
 
-struct DeadSlot {
+struct SlotChange {
   int64_t segment = 0;  // its number
   int64_t index = 0;
+  bool live = false;
 };
 
 /// What a snapshot is made of, read in one transaction.
 struct StoreState {
   int64_t commit = 0;
   std::vector<SegmentRow> segments;  // ascending by number
-  std::vector<DeadSlot> dead;        // removed after the commit that was asked for
+  std::vector<SlotChange> changes;   // later ones win
+  bool from_nothing = false;         // changes begin at "no document lives", else at the state asked from
 };
 
 /// One row of `documents` with its text, for verification.
@@ -53,39 +58,82 @@ class DocumentStore {
   const BankShape& shape() const { return shape_; }
   int64_t next_id() const;       // larger than every id that was ever committed
   int64_t next_segment() const;  // larger than every segment number that was ever committed
+  int64_t last_commit() const;   // 0: none
 
   /// Changes when another connection commits.
   int64_t change_counter() const;
   StoreState load(int64_t since_commit) const;
+  /// The state right after that commit, which is not before the horizon.
+  StoreState load_at(int64_t commit) const;
+  /// The last commit at or before a time. Throws Error when the text is no time, or compaction has forgotten part of
+  /// the state then.
+  int64_t commit_at(const std::string& time) const;
+  /// A time in the bank's own notation. Throws Error when the text is none.
+  std::string normal_time(const std::string& text) const;
   /// While it lives, everything read through this store is the state of one moment.
   std::shared_ptr<void> hold_view() const;
 
-  /// Inputs whose external id is taken by a live document or an earlier input.
-  std::vector<size_t> duplicates(std::span<const DocumentInput> inputs) const;
+  /// Inputs whose external id is taken by an earlier input or, unless they are to be replaced, by a live document.
+  std::vector<size_t> duplicates(std::span<const DocumentInput> inputs, bool replace) const;
   bool is_json_object(std::string_view text) const;
+  bool is_certain() const;           // false after a commit of unknown outcome: every later edit is refused
+  bool has_id(DocumentId id) const;  // removed documents too
 
-  /// One transaction; returns the number of the commit. Rolled back on any Error.
-  int64_t add(const SegmentRow& segment, std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
-              std::span<const EncodedDocument> documents, int64_t next_id);
-  struct Removal {
-    int64_t commit = 0;
-    DeadSlot slot;
+  struct Addition {
+    SegmentRow segment;
+    std::span<const DocumentId> ids;
+    std::span<const DocumentInput> inputs;
+    std::span<const EncodedDocument> documents;
+    std::span<const DocumentId> remove;  // in the same commit
+    bool replace = false;                // remove the live documents of the same external ids too
+    int64_t next_id = 0;
   };
-  std::optional<Removal> remove(DocumentId id);
+  // Edits: one transaction each, durable when they return, undone on any Error.
+  void add(const Addition& addition);
+  std::vector<DocumentId> remove(std::span<const DocumentId> ids);  // those that were live
+  bool reinstate(DocumentId id, std::string_view metadata_json);
+  struct Rewriting {
+    std::vector<int64_t> old_segments;
+    std::vector<SegmentRow> new_segments;
+    std::vector<std::vector<DocumentId>> ids;  // of each new segment
+  };
+  /// Documents move; with `forget`, removed documents and former versions lose their rows.
+  void rewrite(const Rewriting& rewriting, bool forget);
+  /// True from a forgetting rewrite until scrub() has returned.
+  bool needs_scrub() const;
+  /// Rebuilds the file so that no byte of a forgotten row is left in it or in the log.
+  void scrub(const WriterLock* lock);
+  /// After each edit: folds the log into the database and empties it. False when a reader is using the log.
+  bool settle(const WriterLock& lock, bool wait_for_readers);
+  /// Settles what a writer before left in the log.
+  void recover(const WriterLock& lock);
+  /// The log of this database holds what the note says is needed of it.
+  static bool is_log_whole(const std::filesystem::path& file, const CommitNote& note);
 
-  std::optional<DocumentRecord> find(DocumentId id, bool removed_too) const;
+  std::optional<DocumentRecord> find(DocumentId id) const;
+  std::optional<DocumentRecord> find_at(DocumentId id, int64_t commit) const;
   std::optional<DocumentRecord> find_by_external_id(std::string_view name_space, std::string_view external_id) const;
-  std::optional<DocumentRecord> find_by_hash(std::string_view name_space, std::string_view hash) const;
+  std::optional<DocumentRecord> find_unnamed(std::string_view name_space, std::string_view hash) const;
+  std::optional<DocumentRecord> find_removed(std::string_view name_space, std::string_view external_id,
+                                             std::string_view hash) const;
+  std::vector<DocumentRecord> find_parts(std::string_view name_space, std::string_view name) const;
   std::vector<DocumentRecord> list(int64_t offset, int64_t limit) const;
+  /// Ids of the documents of the state right after `commit` that the filter permits. Throws Error when it compares a
+  /// field with a value that the field cannot have.
+  std::vector<DocumentId> matching(const Filter& filter, int64_t commit) const;
+  std::string fingerprint() const;
   BankStatistics statistics() const;  // documents, chunks, tokens, text_bytes, deleted
 
   void visit_documents(const std::function<void(const StoredDocument&)>& visit) const;  // removed ones too
+  std::vector<StoredDocument> documents_of(int64_t segment) const;                      // by slot, with text
   std::vector<std::string> verify() const;                                              // SQLite's own checks
 
+  struct Connection;  // of the store's own files
+
  private:
-  struct Connection;
   explicit DocumentStore(std::unique_ptr<Connection> connection);
   void read_shape();
+  void read_segments(StoreState& state) const;
 
   std::unique_ptr<Connection> db_;
   BankShape shape_;

@@ -141,6 +141,7 @@ std::shared_ptr<const Segment> Segment::view(std::shared_ptr<const void> owner, 
   segment->ids_ = array_at<DocumentId>(bytes, layout.ids, header.n_documents);
   segment->chunk_starts_ = array_at<int64_t>(bytes, layout.chunk_starts, header.n_documents + 1);
   segment->block_checksums_ = array_at<uint64_t>(bytes, layout.block_checksums, layout.n_blocks);
+  segment->checked_ = std::make_unique<std::atomic<bool>[]>(layout.n_blocks);  // false
   segment->data_begin_ = layout.keys;
   segment->content_begin_ = layout.content;
   segment->keys_stride_ = layout.keys_stride;
@@ -161,31 +162,99 @@ std::optional<int64_t> Segment::find(DocumentId id) const {
   return it - ids_.begin();
 }
 
+const std::byte* Segment::keys_at(int layer_index, int64_t chunk) const {
+  const size_t row_bytes = static_cast<size_t>(row_elements_ * traits(dtype_).block_bytes);
+  return bytes_.data() + data_begin_ + static_cast<size_t>(layer_index) * keys_stride_ +
+         static_cast<size_t>(chunk) * row_bytes;
+}
+
+const std::byte* Segment::content_at(int layer_index, int64_t chunk) const {
+  const size_t chunk_bytes = static_cast<size_t>(2 * row_elements_ * traits(dtype_).block_bytes);
+  return bytes_.data() + content_begin_ + static_cast<size_t>(layer_index) * content_stride_ +
+         static_cast<size_t>(chunk) * chunk_bytes;
+}
+
 Tensor Segment::keys(int layer_index) const {
   MSA_CHECK(layer_index >= 0 && layer_index < n_layers_);
-  const std::byte* from = bytes_.data() + data_begin_ + static_cast<size_t>(layer_index) * keys_stride_;
-  return Tensor::of_const(from, dtype_, {n_chunks(), row_elements_});
+  const Tensor keys = Tensor::of_const(keys_at(layer_index, 0), dtype_, {n_chunks(), row_elements_});
+  check(keys_at(layer_index, 0), keys.bytes());
+  return keys;
 }
 
 Tensor Segment::content(int layer_index, int64_t document_index) const {
   MSA_CHECK(layer_index >= 0 && layer_index < n_layers_ && document_index >= 0 && document_index < n_documents());
   const int64_t first = chunk_starts_[static_cast<size_t>(document_index)];
   const int64_t chunks = chunk_starts_[static_cast<size_t>(document_index) + 1] - first;
-  const size_t chunk_bytes = static_cast<size_t>(2 * row_elements_ * traits(dtype_).block_bytes);
-  const std::byte* from = bytes_.data() + content_begin_ + static_cast<size_t>(layer_index) * content_stride_ +
-                          static_cast<size_t>(first) * chunk_bytes;
-  return Tensor::of_const(from, dtype_, {chunks, 2, row_elements_});
+  const std::byte* const from = content_at(layer_index, first);
+  const Tensor content = Tensor::of_const(from, dtype_, {chunks, 2, row_elements_});
+  check(from, content.bytes());
+  return content;
+}
+
+DocumentRows Segment::rows(int64_t document_index) const {
+  DocumentRows rows;
+  const int64_t first = chunk_starts_[static_cast<size_t>(document_index)];
+  rows.n_chunks = chunk_starts_[static_cast<size_t>(document_index) + 1] - first;
+  for (int l = 0; l < n_layers_; ++l) {
+    rows.keys.push_back(keys_at(l, first));
+    rows.content.push_back(content_at(l, first));
+  }
+  return rows;
+}
+
+bool Segment::is_sound(size_t block) const {
+  const std::span<const std::byte> data = bytes_.subspan(data_begin_ + block * kSegmentBlockBytes);
+  return xxh3_64(data.data(), std::min(kSegmentBlockBytes, data.size())) == block_checksums_[block];
+}
+
+void Segment::check(const std::byte* from, int64_t bytes) const {
+  const size_t begin = static_cast<size_t>(from - (bytes_.data() + data_begin_));
+  const size_t end = begin + static_cast<size_t>(bytes);
+  for (size_t block = begin / kSegmentBlockBytes; block * kSegmentBlockBytes < end; ++block) {
+    if (checked_[block].load(std::memory_order_relaxed)) continue;
+    if (!is_sound(block)) {
+      throw Error("the segment is damaged: the checksum of its data block " + std::to_string(block) + " does not match",
+                  where_, "msa verify --repair");
+    }
+    checked_[block].store(true, std::memory_order_relaxed);
+  }
+}
+
+std::vector<size_t> Segment::damaged_blocks() const {
+  std::vector<size_t> damaged;
+  for (size_t i = 0; i < block_checksums_.size(); ++i) {
+    if (!is_sound(i)) damaged.push_back(i);
+  }
+  return damaged;
+}
+
+std::vector<int64_t> Segment::documents_in(std::span<const size_t> blocks) const {
+  const std::byte* const data = bytes_.data() + data_begin_;
+  const auto touches = [&](const std::byte* from, int64_t bytes) {
+    const size_t first = static_cast<size_t>(from - data) / kSegmentBlockBytes;
+    const size_t last = static_cast<size_t>(from - data + bytes - 1) / kSegmentBlockBytes;
+    return std::any_of(blocks.begin(), blocks.end(), [&](size_t b) { return b >= first && b <= last; });
+  };
+  std::vector<int64_t> found;
+  for (int64_t i = 0; i < n_documents(); ++i) {
+    const DocumentRows r = rows(i);
+    const int64_t bytes = r.n_chunks * row_elements_ * traits(dtype_).block_bytes;
+    bool hit = false;
+    for (size_t l = 0; l < r.keys.size() && !hit; ++l) {
+      hit = touches(r.keys[l], bytes) || touches(r.content[l], 2 * bytes);
+    }
+    if (hit) found.push_back(i);
+  }
+  return found;
 }
 
 std::vector<std::string> Segment::verify() const {
   std::vector<std::string> problems;
-  const std::span<const std::byte> data = bytes_.subspan(data_begin_);
-  for (size_t i = 0; i < block_checksums_.size(); ++i) {
-    const size_t begin = i * kSegmentBlockBytes;
-    const auto block = data.subspan(begin, std::min(kSegmentBlockBytes, data.size() - begin));
-    if (xxh3_64(block.data(), block.size()) == block_checksums_[i]) continue;
-    problems.push_back(where_ + ": the checksum of bytes " + std::to_string(data_begin_ + begin) + " to " +
-                       std::to_string(data_begin_ + begin + block.size() - 1) + " does not match");
+  for (const size_t i : damaged_blocks()) {
+    const size_t begin = data_begin_ + i * kSegmentBlockBytes;
+    const size_t end = std::min(begin + kSegmentBlockBytes, bytes_.size());
+    problems.push_back(where_ + ": the checksum of bytes " + std::to_string(begin) + " to " + std::to_string(end - 1) +
+                       " does not match");
   }
   return problems;
 }

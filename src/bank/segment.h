@@ -1,5 +1,6 @@
 // A segment: the encoded documents of one commit, immutable, in one image (docs/bank.md gives its layout).
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -43,6 +44,13 @@ struct EncodedDocument {
   std::vector<Buffer> content;  // per routing layer [n_chunks, 2 (K|V), G·d]
 };
 
+/// Where one document's rows lie, for writing a segment: in an EncodedDocument or in another segment.
+struct DocumentRows {
+  int64_t n_chunks = 0;
+  std::vector<const std::byte*> keys;     // per routing layer [n_chunks, G·d]
+  std::vector<const std::byte*> content;  // per routing layer [n_chunks, 2 (K|V), G·d]
+};
+
 /// Immutable; a memory-mapped file or heap memory. Safe to read from any thread.
 class Segment {
  public:
@@ -60,9 +68,11 @@ class Segment {
   std::span<const int64_t> chunk_starts() const { return chunk_starts_; }  // [n_documents + 1], ascending from 0
   std::optional<int64_t> find(DocumentId id) const;                        // index of the document
 
+  // The first use of a block checks its checksum: both throw Error where the bytes are damaged.
   Tensor keys(int layer_index) const;  // [n_chunks, G·d]
   Tensor content(int layer_index,
-                 int64_t document_index) const;  // [chunks of the document, 2, G·d], one contiguous run
+                 int64_t document_index) const;     // [chunks of the document, 2, G·d], one contiguous run
+  DocumentRows rows(int64_t document_index) const;  // unchecked; valid as long as the segment
 
   size_t bytes() const { return bytes_.size(); }
   /// Identifies the header, ids, chunk starts and (through the block checksums) keys and content.
@@ -70,9 +80,17 @@ class Segment {
   const std::string& where() const { return where_; }
   /// Reads every byte; a sentence for each damaged block.
   std::vector<std::string> verify() const;
+  /// The blocks whose checksum does not match.
+  std::vector<size_t> damaged_blocks() const;
+  /// Documents (indices) with a byte in one of these blocks.
+  std::vector<int64_t> documents_in(std::span<const size_t> blocks) const;
 
  private:
   Segment() = default;
+  const std::byte* keys_at(int layer_index, int64_t chunk) const;
+  const std::byte* content_at(int layer_index, int64_t chunk) const;
+  void check(const std::byte* from, int64_t bytes) const;
+  bool is_sound(size_t block) const;
 
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> bytes_;
@@ -85,10 +103,11 @@ class Segment {
   std::span<const DocumentId> ids_;        // [n_documents]
   std::span<const int64_t> chunk_starts_;  // [n_documents + 1]
   std::span<const uint64_t> block_checksums_;
-  size_t data_begin_ = 0;      // first byte of keys
-  size_t content_begin_ = 0;   // first byte of content
-  size_t keys_stride_ = 0;     // bytes from one layer's keys to the next layer's
-  size_t content_stride_ = 0;  // bytes from one layer's content to the next layer's
+  std::unique_ptr<std::atomic<bool>[]> checked_;  // per block: found sound at its first use
+  size_t data_begin_ = 0;                         // first byte of keys
+  size_t content_begin_ = 0;                      // first byte of content
+  size_t keys_stride_ = 0;                        // bytes from one layer's keys to the next layer's
+  size_t content_stride_ = 0;                     // bytes from one layer's content to the next layer's
 };
 
 }  // namespace msa

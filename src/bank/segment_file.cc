@@ -1,6 +1,6 @@
 #include "bank/segment_file.h"
 
-#include <algorithm>
+#include <set>
 #include <string>
 
 #include "bank/segment_format.h"
@@ -28,7 +28,7 @@ fs::path segment_folder(const fs::path& bank, int64_t number) { return bank / "s
 
 std::shared_ptr<const Segment> write_segment_file(const fs::path& bank, const BankShape& shape, int64_t number,
                                                   std::span<const DocumentId> ids,
-                                                  std::span<const EncodedDocument> documents) {
+                                                  std::span<const DocumentRows> documents) {
   const fs::path folder = segment_folder(bank, number);
   std::error_code error;
   fs::remove_all(folder, error);
@@ -54,6 +54,10 @@ std::shared_ptr<const Segment> open_segment_file(const fs::path& bank, const Ban
   return segment;
 }
 
+SegmentRow row_of(const Segment& segment) {
+  return {segment.number(), segment.n_documents(), segment.n_chunks(), segment.checksum()};
+}
+
 void check_segment_matches(const Segment& segment, const SegmentRow& row) {
   if (segment.number() == row.number && segment.n_documents() == row.n_documents &&
       segment.n_chunks() == row.n_chunks && segment.checksum() == row.checksum) {
@@ -65,13 +69,13 @@ void check_segment_matches(const Segment& segment, const SegmentRow& row) {
 
 void sweep_orphans(const fs::path& bank, std::span<const SegmentRow> rows) {
   std::error_code error;
+  std::set<std::string> committed;
+  for (const SegmentRow& row : rows) committed.insert(std::to_string(row.number));
   for (const fs::directory_entry& entry : fs::directory_iterator(bank / "segments", error)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const bool committed = std::any_of(rows.begin(), rows.end(),
-                                       [&](const SegmentRow& row) { return std::to_string(row.number) == name; });
-    if (committed) continue;
-    spdlog::info("{}: removing a segment that was never committed", entry.path().string());
+    if (committed.contains(name)) continue;
+    spdlog::debug("{}: removing a segment that the bank does not name", entry.path().string());
     fs::remove_all(entry.path(), error);
     if (error) fail("cannot be removed", entry.path(), error);
   }

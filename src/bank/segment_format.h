@@ -55,12 +55,20 @@ SegmentLayout segment_layout(const BankShape& shape, size_t n_documents, size_t 
 
 using ByteSink = std::function<void(std::span<const std::byte> bytes)>;
 
+/// Checks that the documents fit the shape. Valid as long as they.
+std::vector<DocumentRows> rows_of(const BankShape& shape, std::span<const EncodedDocument> documents);
+
 /// Passes the whole image to `sink` from its first byte to its last, in large pieces.
 /// ids [n] ascend; documents [n] fit the shape. Runs over the documents twice, first for the checksums.
+void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
+                   std::span<const DocumentRows> documents, const ByteSink& sink);
 void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
                    std::span<const EncodedDocument> documents, const ByteSink& sink);
 
 /// A segment in heap memory, as write_segment makes it.
+std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,
+                                                 std::span<const DocumentId> ids,
+                                                 std::span<const DocumentRows> documents);
 std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,
                                                  std::span<const DocumentId> ids,
                                                  std::span<const EncodedDocument> documents);

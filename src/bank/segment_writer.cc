@@ -38,21 +38,22 @@ class BlockWriter {
 };
 
 /// Keys, then content of all layers, as they lie in the image, block by block.
-void write_data(const BankShape& shape, const SegmentLayout& layout, std::span<const EncodedDocument> documents,
+void write_data(const BankShape& shape, const SegmentLayout& layout, std::span<const DocumentRows> documents,
                 const ByteSink& sink) {
   BlockWriter data(sink);
-  const auto append_layer = [&](std::vector<Buffer> EncodedDocument::*part, size_t layer, int64_t rows_per_chunk) {
+  const auto append_layer = [&](std::vector<const std::byte*> DocumentRows::*part, size_t layer,
+                                int64_t rows_per_chunk) {
     size_t written = 0;
-    for (const EncodedDocument& document : documents) {
+    for (const DocumentRows& document : documents) {
       const size_t bytes = static_cast<size_t>(document.n_chunks * rows_per_chunk * shape.row_bytes());
-      data.append({static_cast<const std::byte*>((document.*part)[layer].data()), bytes});
+      data.append({(document.*part)[layer], bytes});
       written += bytes;
     }
     return written;
   };
   const size_t layers = shape.routing_layers.size();
-  for (size_t l = 0; l < layers; ++l) data.pad(layout.keys_stride - append_layer(&EncodedDocument::keys, l, 1));
-  for (size_t l = 0; l < layers; ++l) data.pad(layout.content_stride - append_layer(&EncodedDocument::content, l, 2));
+  for (size_t l = 0; l < layers; ++l) data.pad(layout.keys_stride - append_layer(&DocumentRows::keys, l, 1));
+  for (size_t l = 0; l < layers; ++l) data.pad(layout.content_stride - append_layer(&DocumentRows::content, l, 2));
   data.flush();
 }
 
@@ -125,13 +126,30 @@ SegmentLayout segment_layout(const BankShape& shape, size_t n_documents, size_t 
   return at;
 }
 
+std::vector<DocumentRows> rows_of(const BankShape& shape, std::span<const EncodedDocument> documents) {
+  std::vector<DocumentRows> rows;
+  rows.reserve(documents.size());
+  for (const EncodedDocument& document : documents) {
+    check_document(shape, document);
+    DocumentRows& r = rows.emplace_back();
+    r.n_chunks = document.n_chunks;
+    for (const Buffer& keys : document.keys) r.keys.push_back(static_cast<const std::byte*>(keys.data()));
+    for (const Buffer& content : document.content) r.content.push_back(static_cast<const std::byte*>(content.data()));
+  }
+  return rows;
+}
+
 void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
                    std::span<const EncodedDocument> documents, const ByteSink& sink) {
+  write_segment(shape, number, ids, rows_of(shape, documents), sink);
+}
+
+void write_segment(const BankShape& shape, int64_t number, std::span<const DocumentId> ids,
+                   std::span<const DocumentRows> documents, const ByteSink& sink) {
   MSA_CHECK(!ids.empty() && ids.size() == documents.size());
   std::vector<int64_t> chunk_starts{0};
   for (size_t i = 0; i < documents.size(); ++i) {
     MSA_CHECK(ids[i] >= 1 && (i == 0 || ids[i - 1] < ids[i]));
-    check_document(shape, documents[i]);
     chunk_starts.push_back(chunk_starts.back() + documents[i].n_chunks);
   }
   const SegmentLayout layout = segment_layout(shape, ids.size(), static_cast<size_t>(chunk_starts.back()));
@@ -146,8 +164,14 @@ void write_segment(const BankShape& shape, int64_t number, std::span<const Docum
 std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,
                                                  std::span<const DocumentId> ids,
                                                  std::span<const EncodedDocument> documents) {
+  return segment_in_memory(shape, number, ids, rows_of(shape, documents));
+}
+
+std::shared_ptr<const Segment> segment_in_memory(const BankShape& shape, int64_t number,
+                                                 std::span<const DocumentId> ids,
+                                                 std::span<const DocumentRows> documents) {
   int64_t n_chunks = 0;
-  for (const EncodedDocument& document : documents) n_chunks += document.n_chunks;
+  for (const DocumentRows& document : documents) n_chunks += document.n_chunks;
   const size_t bytes = segment_layout(shape, ids.size(), static_cast<size_t>(n_chunks)).file_bytes;
   auto image = std::make_shared<Buffer>(bytes);
   std::byte* const base = static_cast<std::byte*>(image->data());

@@ -10,16 +10,23 @@ LiveFlags LiveFlags::all(const Segment& segment) {
   return live;
 }
 
-LiveFlags LiveFlags::without(const Segment& segment, std::span<const int64_t> indices) const {
+LiveFlags LiveFlags::none(const Segment& segment) {
+  LiveFlags live;
+  live.flags_ = std::make_shared<const std::vector<uint8_t>>(static_cast<size_t>(segment.n_documents()), uint8_t{0});
+  return live;
+}
+
+LiveFlags LiveFlags::with(const Segment& segment, std::span<const Change> changes) const {
   auto flags = std::make_shared<std::vector<uint8_t>>(*flags_);
   LiveFlags live = *this;
-  for (const int64_t index : indices) {
-    uint8_t& flag = flags->at(static_cast<size_t>(index));
-    if (flag == 0) continue;
-    flag = 0;
-    --live.n_documents_;
-    const auto starts = segment.chunk_starts().subspan(static_cast<size_t>(index), 2);
-    live.n_chunks_ -= starts[1] - starts[0];
+  for (const Change& change : changes) {
+    uint8_t& flag = flags->at(static_cast<size_t>(change.index));
+    if ((flag != 0) == change.live) continue;
+    flag = change.live ? 1 : 0;
+    const int sign = change.live ? 1 : -1;
+    const auto starts = segment.chunk_starts().subspan(static_cast<size_t>(change.index), 2);
+    live.n_documents_ += sign;
+    live.n_chunks_ += sign * (starts[1] - starts[0]);
   }
   live.flags_ = std::move(flags);
   return live;

@@ -14,8 +14,13 @@ namespace msa {
 class LiveFlags {
  public:
   static LiveFlags all(const Segment& segment);
-  /// A copy in which these documents (indices, possibly already dead) are dead.
-  LiveFlags without(const Segment& segment, std::span<const int64_t> indices) const;
+  static LiveFlags none(const Segment& segment);
+  struct Change {
+    int64_t index = 0;
+    bool live = false;
+  };
+  /// A copy in which these documents live or not, later changes over earlier ones.
+  LiveFlags with(const Segment& segment, std::span<const Change> changes) const;
 
   uint8_t operator[](size_t index) const { return (*flags_)[index]; }
   size_t size() const { return flags_->size(); }

@@ -13,9 +13,8 @@ class Examination {
   Examination(const DocumentStore& store, const Bank::Progress& progress) : store_(store), progress_(progress) {}
 
   std::vector<std::string> run(const SegmentOpener& open_segment) {
-    const std::shared_ptr<void> view = store_.hold_view();
-    problems_ = store_.verify();
-    open_all(open_segment);
+    const std::shared_ptr<void> view = view_with_segments(open_segment);
+    append(store_.verify());
     for (const auto& [number, segment] : segments_) {
       append(segment->verify());
       done_bytes_ += static_cast<int64_t>(segment->bytes());
@@ -32,7 +31,24 @@ class Examination {
   }
 
  private:
+  /// Segments are opened first: the writer may take them away while the rest of this state is read.
+  std::shared_ptr<void> view_with_segments(const SegmentOpener& open_segment) {
+    constexpr int kTries = 10;
+    for (int attempt = 1;; ++attempt) {
+      std::shared_ptr<void> view = store_.hold_view();
+      const int64_t counter = store_.change_counter();
+      open_all(open_segment);
+      if (unreadable_.empty() || attempt == kTries) return view;
+      view.reset();
+      if (store_.change_counter() == counter) return store_.hold_view();
+    }
+  }
+
   void open_all(const SegmentOpener& open_segment) {
+    segments_.clear();
+    unreadable_.clear();
+    problems_.clear();
+    total_bytes_ = 0;
     for (const SegmentRow& row : store_.load(0).segments) {
       try {
         std::shared_ptr<const Segment> segment = open_segment(row);
@@ -50,8 +66,9 @@ class Examination {
     const auto report = [&](const std::string& what) {
       problems_.push_back("document " + std::to_string(r.id) + ": " + what);
     };
-    if (r.content_hash != content_hash(r.text)) report("its text does not match its hash");
-    if (r.text_bytes != static_cast<int64_t>(r.text.size())) report("its text has another length than recorded");
+    if (r.has_text && r.content_hash != content_hash(r.text)) report("its text does not match its hash");
+    if (r.has_text && r.text_bytes != static_cast<int64_t>(r.text.size()))
+      report("its text has another length than recorded");
     if (r.created.empty()) report("its commit is missing");
     if (r.id < 1 || r.id >= next_id_) report("its id is not below next_id");
     const int64_t p = store_.shape().chunk_tokens;

@@ -1,5 +1,6 @@
 // The bank's self-examination: every checksum, every reference between tables and segments.
 #pragma once
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,5 +15,8 @@ using SegmentOpener = std::function<std::shared_ptr<const Segment>(const Segment
 /// A sentence for each problem; an Error of the opener is one.
 std::vector<std::string> verify_bank(const DocumentStore& store, const SegmentOpener& open_segment,
                                      const Bank::Progress& progress);
+
+/// Rewrites the segments that have damaged blocks or cannot be opened.
+Bank::Repair repair_segments(DocumentStore& store, const std::filesystem::path& bank, const Bank::Reencode& reencode);
 
 }  // namespace msa

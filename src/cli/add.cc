@@ -20,15 +20,22 @@ struct Options {
   std::vector<std::string> paths;
   std::string name_space;
   std::vector<std::string> metadata;  // k=v
+  std::string user, time;
+  std::vector<std::string> tags;
   std::string id;
+  bool replace = false;
+  DocumentId first_id = 1;
   int64_t limit = -1;
   int max_tokens = 512;
   int overlap = 64;
 };
 
-std::string metadata_object(const std::vector<std::string>& pairs) {
+std::string metadata_object(const Options& o) {
   Json object = Json::object();
-  for (const std::string& pair : pairs) {
+  if (!o.user.empty()) object["user"] = o.user;
+  if (!o.tags.empty()) object["tags"] = o.tags;
+  if (!o.time.empty()) object["time"] = o.time;
+  for (const std::string& pair : o.metadata) {
     const size_t equals = pair.find('=');
     if (equals == 0 || equals == std::string::npos) {
       throw Error("'" + pair + "' is not of the form key=value", "--meta", "for instance: --meta author=Ada");
@@ -47,7 +54,10 @@ class Adder {
         bank_(bank),
         options_(options),
         encoder_(model.transformer(), bank.shape().dtype),
-        progress_("encoding", 0, "tok") {}
+        progress_("encoding", 0, "tok") {
+    edit_.replace = options.replace;
+    bank_.skip_ids_below(options.first_id);
+  }
 
   /// Takes one document; returns false when the user interrupted or the limit is reached.
   bool take(SourceDocument&& document) {
@@ -59,16 +69,20 @@ class Adder {
       std::cerr << fmt::format("{}: split into {} parts of at most {} tokens, {} of them overlapping\n",
                                document.external_id, parts.size(), options_.max_tokens, options_.overlap);
     }
+    std::set<std::string> names;
     for (const TextPart& part : parts) {
       std::string external_id = document.external_id;
       if (part.count > 1) external_id += "#" + std::to_string(part.index + 1);
+      names.insert(external_id);
       take_part(std::move(external_id), part.text, document.metadata_json);
     }
+    if (options_.replace) remove_other_parts(document.external_id, names);
+    if (pending_tokens_ >= kCommitTokens) commit();
     return true;
   }
 
   void commit() {
-    if (inputs_.empty()) return;
+    if (inputs_.empty() && edit_.remove.empty()) return;
     const std::vector<DocumentId> ids = bank_.reserve_ids(static_cast<int64_t>(inputs_.size()));
     std::vector<DocumentTokens> documents;
     for (size_t i = 0; i < inputs_.size(); ++i) {
@@ -78,12 +92,13 @@ class Adder {
     const auto encoded = encoder_.encode(context_, documents, [&](int64_t tokens) { progress_.advance(tokens); });
     encode_ms_ += ms_since(start);
     const auto store_start = std::chrono::steady_clock::now();
-    const AddResult result = bank_.add(ids, inputs_, encoded);
+    const AddResult result = bank_.add(ids, inputs_, encoded, edit_);
     store_ms_ += ms_since(store_start);
     MSA_CHECK(result.committed());
     for (const EncodedDocument& d : encoded) tokens_ += d.n_tokens;
     added_.insert(added_.end(), ids.begin(), ids.end());
     inputs_.clear();
+    edit_.remove.clear();
     texts_.clear();
     pending_ids_.clear();
     pending_tokens_ = 0;
@@ -101,6 +116,8 @@ class Adder {
     if (json) {
       print_json({{"added", added_},
                   {"unchanged", unchanged_},
+                  {"replaced", replaced_},
+                  {"reinstated", reinstated_},
                   {"split", split_},
                   {"skipped", skipped},
                   {"tokens", tokens_},
@@ -110,6 +127,8 @@ class Adder {
       std::cout << fmt::format("added {} documents, {} tokens: encoded in {:.1f} s ({:.0f} tok/s), stored in {:.0f} ms",
                                added_.size(), tokens_, encode_ms_ / 1e3, rate, store_ms_);
       if (unchanged_ > 0) std::cout << fmt::format("; {} were there already", unchanged_);
+      if (!replaced_.empty()) std::cout << fmt::format("; {} former versions replaced", replaced_.size());
+      if (!reinstated_.empty()) std::cout << fmt::format("; {} reinstated without encoding", reinstated_.size());
       std::cout << '\n';
     }
     return interrupted() ? 1 : 0;
@@ -117,28 +136,52 @@ class Adder {
 
  private:
   void take_part(std::string external_id, const std::string& text, const std::string& metadata) {
-    if (is_known(external_id, text)) {
-      ++unchanged_;
-      return;
+    if (!external_id.empty() && pending_ids_.contains(external_id)) {
+      throw Error("the external id comes twice in the input", external_id, "give every document its own id");
     }
+    if (keeps(external_id, text, metadata)) return;
     texts_.push_back(model_.tokenizer().encode(text));
     pending_tokens_ += static_cast<int64_t>(texts_.back().size());
     pending_ids_.insert(external_id);
     inputs_.push_back({text, std::move(external_id), options_.name_space, metadata});
-    if (pending_tokens_ >= kCommitTokens) commit();
   }
 
-  /// True when the same text is there under this external id; another text under it is the user's to resolve.
-  bool is_known(const std::string& external_id, const std::string& text) {
+  /// True when the bank has this text under this external id: nothing is encoded, at most the metadata changes or a
+  /// removed document comes back. Another text under it is replaced if that was asked for, else the user's to resolve.
+  bool keeps(const std::string& external_id, const std::string& text, const std::string& metadata) {
     if (external_id.empty()) return false;
-    if (pending_ids_.contains(external_id)) {
-      throw Error("the external id comes twice in the input", external_id, "give every document its own id");
-    }
+    const std::string hash = content_hash(text);
     const auto known = bank_.find_by_external_id(options_.name_space, external_id);
-    if (!known) return false;
-    if (known->content_hash == content_hash(text)) return true;
-    throw Error("the bank already has another text under this external id, as document " + std::to_string(known->id),
-                external_id, "remove it first: msa rm " + std::to_string(known->id));
+    if (!known) {
+      const auto removed = bank_.find_removed(options_.name_space, external_id, hash);
+      if (!removed || !bank_.reinstate(removed->id, metadata)) return false;
+      reinstated_.push_back(removed->id);
+      return true;
+    }
+    if (known->content_hash == hash) {
+      if (!options_.replace || Json::parse(known->metadata_json) == Json::parse(metadata)) {
+        ++unchanged_;
+      } else if (bank_.reinstate(known->id, metadata)) {
+        reinstated_.push_back(known->id);
+      }
+      return true;
+    }
+    if (!options_.replace) {
+      throw Error("the bank already has another text under this external id, as document " + std::to_string(known->id),
+                  external_id, "replace it with --replace, or remove it first: msa rm " + std::to_string(known->id));
+    }
+    replaced_.push_back(known->id);
+    return false;
+  }
+
+  /// Parts of a former version that the new one does not have.
+  void remove_other_parts(const std::string& name, const std::set<std::string>& names) {
+    if (name.empty()) return;
+    for (const DocumentRecord& part : bank_.find_parts(options_.name_space, name)) {
+      if (names.contains(part.external_id)) continue;
+      edit_.remove.push_back(part.id);
+      replaced_.push_back(part.id);
+    }
   }
 
   Context& context_;
@@ -150,8 +193,9 @@ class Adder {
   std::vector<DocumentInput> inputs_;
   std::vector<std::vector<int32_t>> texts_;  // tokens of inputs_
   std::set<std::string> pending_ids_;
+  AddOptions edit_;
   int64_t pending_tokens_ = 0;
-  std::vector<DocumentId> added_;
+  std::vector<DocumentId> added_, replaced_, reinstated_;
   int64_t taken_ = 0, unchanged_ = 0, split_ = 0, tokens_ = 0;
   double encode_ms_ = 0, store_ms_ = 0;
 };
@@ -170,7 +214,7 @@ int run(const Common& common, const Options& o) {
   std::vector<SourceProblem> problems;
   SourceOptions source_options;
   source_options.external_id = o.id;
-  source_options.metadata_json = metadata_object(o.metadata);
+  source_options.metadata_json = metadata_object(o);
   source_options.stop = interrupted;
   read_sources(
       o.paths, source_options, [&](SourceDocument&& d) { return adder.take(std::move(d)); }, problems);
@@ -187,6 +231,12 @@ void register_add(CLI::App& app, Common& common, Command& command) {
       ->required();
   add->add_option("--namespace", o->name_space, "Namespace of the documents");
   add->add_option("--meta", o->metadata, "Metadata, key=value; may be repeated");
+  add->add_option("--user", o->user, "Whose documents these are: metadata \"user\"");
+  add->add_option("--tag", o->tags, "Metadata \"tags\"; may be repeated")->take_all();
+  add->add_option("--time", o->time, "When they are from, as 2026-01-31: metadata \"time\"");
+  add->add_flag("--replace", o->replace, "Replace the documents that have these external ids");
+  add->add_option("--first-id", o->first_id, "Give ids from here on, so that banks merge without encoding anew")
+      ->check(CLI::Range(DocumentId{1}, DocumentId{1} << 40));
   add->add_option("--id", o->id, "External id of the one document given");
   add->add_option("--limit", o->limit, "At most this many documents");
   add->add_option("--max-tokens", o->max_tokens, "Longer documents are split into parts of this length")

@@ -111,6 +111,7 @@ void register_ask(CLI::App& app, Common& common, Command& command) {
   ask->add_option("--temperature", o->ask.sampling.temperature, "0: greedy")->capture_default_str();
   ask->add_option("--top-p", o->ask.sampling.top_p, "Nucleus sampling, in (0, 1]")->capture_default_str();
   ask->add_option("--seed", o->seed, "Seed of a sampled answer (default: random, reported with --json)");
+  add_scope_options(*ask, o->ask.scope);
   add_model_options(*ask, common);
   add_bank_option(*ask, common);
   add_json_option(*ask, common);

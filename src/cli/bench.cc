@@ -1,10 +1,9 @@
-// msa bench: how fast this machine encodes, routes and decodes, each beside what limits it.
+// msa bench: how fast this machine encodes, routes and decodes, each beside what limits it; and what a bank costs.
 #include "cli/bench.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <random>
 
@@ -119,10 +118,31 @@ int bench_route(const Common& common, const Options& o) {
   return 0;
 }
 
+int bench_bank(const Common& common, const Options& o) {
+  report(common, "bank", measure_bank(o.bank));
+  return 0;
+}
+
+void add_bank_bench(CLI::App& bench, Common& common, Command& command, const std::shared_ptr<Options>& o) {
+  CLI::App* sub = bench.add_subcommand("bank", "Filling, adding to and opening a bank of random vectors; no model");
+  const auto count = [&](const char* name, auto& value, int64_t most, const char* help) {
+    sub->add_option(name, value, help)->check(CLI::Range(int64_t{1}, most))->capture_default_str();
+  };
+  count("--documents", o->bank.documents, int64_t{1} << 32, "Documents");
+  count("--chunks", o->bank.chunks, 4096, "Chunks a document");
+  count("--text-bytes", o->bank.text_bytes, 65536, "Bytes of text a chunk");
+  count("--layers", o->bank.layers, 256, "Routing layers");
+  count("--kv-heads", o->bank.kv_heads, 256, "Key/value heads");
+  count("--head-dim", o->bank.head_dim, 1024, "Dimensions of a head");
+  sub->add_option("--folder", o->bank.folder, "Where to make it (default: the system's temporary folder)");
+  add_json_option(*sub, common);
+  sub->callback([&common, &command, o] { command = [&common, o] { return bench_bank(common, *o); }; });
+}
+
 }  // namespace
 
 void register_bench(CLI::App& app, Common& common, Command& command) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure encoding, routing and decoding on this machine");
+  CLI::App* bench = app.add_subcommand("bench", "Measure encoding, routing, decoding and the bank on this machine");
   bench->require_subcommand(1);
   auto o = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* help, int (*run)(const Common&, const Options&)) {
@@ -172,6 +192,7 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();
   }
+  add_bank_bench(*bench, common, command, o);
 }
 
 }  // namespace msa::cli

@@ -1,5 +1,7 @@
 // What the subcommands of `msa bench` share.
 #pragma once
+#include <cmath>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -8,6 +10,16 @@
 #include "cli/commands.h"
 
 namespace msa::cli {
+
+struct BankBenchOptions {
+  int64_t documents = 1000000;
+  int chunks = 1;        // of each document
+  int text_bytes = 280;  // of each chunk; 64 tokens of English
+  int layers = 2;        // routing layers; so that a million documents take little room
+  int kv_heads = 1;
+  int head_dim = 16;
+  std::string folder;  // where the bank is made and removed again; empty = the system's place for such files
+};
 
 struct BenchOptions {
   int repeats = 5;
@@ -20,6 +32,7 @@ struct BenchOptions {
   int64_t bank_tokens = 100000000;
   int pack_tokens = 0;  // 0: the device's own
   std::string shape;    // random weights of this shape; "": a model directory
+  BankBenchOptions bank;
 };
 
 /// A model directory's transformer, or one of a named shape with random weights.
@@ -44,11 +57,13 @@ Timing time_runs(int repeats, const std::function<void()>& run);
 
 std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed);
 
-/// Prints the result with the device it was measured on.
+/// Prints the result, with the GPU where it was measured on one.
+void report(const Common& common, const std::string& what, Json result);
 void report(const Common& common, const Context& context, const std::string& what, Json result);
-double round1(double x);
-double round2(double x);
+inline double round1(double x) { return std::round(x * 10) / 10; }
+inline double round2(double x) { return std::round(x * 100) / 100; }
 
+Json measure_bank(const BankBenchOptions& options);
 int bench_ops(const Common& common, const BenchOptions& o);
 int bench_ttft(const Common& common, const BenchOptions& o);
 

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <random>
+#include <utility>
 
 #include "cli/bench.h"
 #include "core/cpu.h"
@@ -43,6 +43,10 @@ std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed) {
 
 void report(const Common& common, const Context& context, const std::string& what, Json result) {
   if (on_cuda(context.device)) result["gpu"] = device_name(context.device);
+  report(common, what, std::move(result));
+}
+
+void report(const Common& common, const std::string& what, Json result) {
   result["cpu"] = cpu_summary();
   if (common.json) {
     print_json({{what, result}});
@@ -53,8 +57,5 @@ void report(const Common& common, const Context& context, const std::string& wha
     std::cout << fmt::format("  {:20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }
 }
-
-double round1(double x) { return std::round(x * 10) / 10; }
-double round2(double x) { return std::round(x * 100) / 100; }
 
 }  // namespace msa::cli

@@ -52,7 +52,7 @@ class RandomBank : public Memory {
   void route(Context& context, int layer, const Tensor& q) override {
     Layer& l = layers_[index_of(layer)];
     const Tensor scores = scores_.tensor(DType::kF32, {documents_}, context.device);
-    keys_->score(context, static_cast<int>(index_of(layer)), q, {Similarity::kCosine, config_.n_heads}, scores);
+    keys_->score(context, static_cast<int>(index_of(layer)), q, {Similarity::kCosine, config_.n_heads, {}}, scores);
     const auto best = best_mean_scores(context, scores.reshape({1, documents_}), top_k_);
     const auto found = static_cast<int64_t>(best.size());
     const Tensor all = staging_.tensor(context, DType::kBF16, {found * chunks_, 2, config_.kv_size()});

@@ -9,6 +9,7 @@
 
 #include "bank/bank.h"
 #include "engine/encoder.h"
+#include "engine/generator.h"
 #include "engine/model.h"
 
 namespace msa::cli {
@@ -33,6 +34,7 @@ void add_model_options(CLI::App& app, Common& common);
 void add_device_option(CLI::App& app, Common& common);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
+void add_scope_options(CLI::App& app, DocumentScope& scope);
 
 std::string bank_path(const Common& common);
 /// Opens the bank whatever model it belongs to. Throws Error when there is none.
@@ -46,6 +48,7 @@ Model load_model(Context& context, const Common& common);
 void print_json(const Json& value);
 /// Text without control characters, at most `limit` bytes, cut at a character: for one line on a terminal.
 std::string one_line(std::string_view text, size_t limit);
+std::string utc_now();  // "2026-01-31T12:34:56Z"
 double ms_since(std::chrono::steady_clock::time_point start);
 
 // Each registers its subcommand and stores what to run in `command` when it is chosen.
@@ -55,6 +58,10 @@ void register_ls(CLI::App& app, Common& common, Command& command);
 void register_show(CLI::App& app, Common& common, Command& command);
 void register_stat(CLI::App& app, Common& common, Command& command);
 void register_verify(CLI::App& app, Common& common, Command& command);
+void register_compact(CLI::App& app, Common& common, Command& command);
+void register_export(CLI::App& app, Common& common, Command& command);
+void register_import(CLI::App& app, Common& common, Command& command);
+void register_reencode(CLI::App& app, Common& common, Command& command);
 void register_ask(CLI::App& app, Common& common, Command& command);
 void register_route(CLI::App& app, Common& common, Command& command);
 void register_convert(CLI::App& app, Common& common, Command& command);

@@ -1,5 +1,8 @@
+#include <fmt/chrono.h>
+
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <iostream>
 
@@ -24,6 +27,11 @@ void add_bank_option(CLI::App& app, Common& common) {
 }
 
 void add_json_option(CLI::App& app, Common& common) { app.add_flag("--json", common.json, "Print one JSON object"); }
+
+void add_scope_options(CLI::App& app, DocumentScope& scope) {
+  app.add_option("--filter", scope.filter, "Only documents that match, as: namespace = 'a' and tag in ('x', 'y')");
+  app.add_option("--as-of", scope.as_of, "Answer from the memory as it was then, as 2026-01-31T12:00");
+}
 
 std::string bank_path(const Common& common) {
   if (!common.bank.empty()) return common.bank;
@@ -73,6 +81,8 @@ std::string one_line(std::string_view text, size_t limit) {
   while (limit > 0 && (static_cast<unsigned char>(out[limit]) & 0xc0u) == 0x80u) --limit;
   return out.substr(0, limit) + "…";
 }
+
+std::string utc_now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
 
 double ms_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();

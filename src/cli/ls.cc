@@ -16,6 +16,7 @@ int run(const Common& common, int64_t offset, int64_t limit) {
     }
     documents.push_back({{"id", d.id},
                          {"external_id", d.external_id},
+                         {"version", d.version},
                          {"namespace", d.name_space},
                          {"metadata", Json::parse(d.metadata_json.empty() ? "{}" : d.metadata_json)},
                          {"tokens", d.n_tokens},

@@ -19,6 +19,10 @@ int main(int argc, char** argv) {
   register_show(app, common, command);
   register_stat(app, common, command);
   register_verify(app, common, command);
+  register_compact(app, common, command);
+  register_export(app, common, command);
+  register_import(app, common, command);
+  register_reencode(app, common, command);
   register_ask(app, common, command);
   register_route(app, common, command);
   register_convert(app, common, command);

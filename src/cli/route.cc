@@ -12,6 +12,7 @@ struct Options {
   std::string question;
   int count = 16;
   bool layers = false;
+  DocumentScope scope;
 };
 
 int run(const Common& common, const Options& o) {
@@ -22,7 +23,7 @@ int run(const Common& common, const Options& o) {
   const double load_ms = ms_since(start);
   const auto query_start = std::chrono::steady_clock::now();
   double route_ms = 0;
-  const auto documents = Generator(model, *bank).route(context, o.question, o.count, &route_ms);
+  const auto documents = Generator(model, *bank).route(context, o.question, o.count, &route_ms, o.scope);
   const double query_ms = ms_since(query_start);
   const std::vector<int>& layers = model.config().memory.routing_layers;
   if (!common.json) {
@@ -54,6 +55,7 @@ void register_route(CLI::App& app, Common& common, Command& command) {
   route->add_option("QUESTION", o->question, "The question")->required();
   route->add_option("--top-k", o->count, "How many documents")->check(CLI::Range(1, 1000000))->capture_default_str();
   route->add_flag("--layers", o->layers, "Show the score in each routing layer");
+  add_scope_options(*route, o->scope);
   add_model_options(*route, common);
   add_bank_option(*route, common);
   add_json_option(*route, common);

@@ -12,6 +12,7 @@ int run(const Common& common, DocumentId id) {
   if (common.json) {
     print_json({{"id", d->id},
                 {"external_id", d->external_id},
+                {"version", d->version},
                 {"namespace", d->name_space},
                 {"metadata", Json::parse(d->metadata_json.empty() ? "{}" : d->metadata_json)},
                 {"tokens", d->n_tokens},

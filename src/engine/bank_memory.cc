@@ -23,13 +23,14 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
 }  // namespace
 
 BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-                       std::shared_ptr<const DeviceKeys> keys)
+                       std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys)
     : config_(config),
       snapshot_(snapshot),
       keys_(std::move(keys)),
       similarity_(config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot),
       router_(std::move(snapshot), similarity_, config.n_heads),
       top_k_(top_k),
+      allowed_(std::move(allowed)),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()),
@@ -51,7 +52,7 @@ void BankMemory::route(Context& context, int layer, const Tensor& q) {
   if (keys_ != nullptr) {
     route_on_device(context, i, q);
   } else {
-    router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i]);
+    router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i], allowed_);
     selection_[i] = router_.top_k(scores_[i], top_k_);
   }
   choose(static_cast<int>(i), selection_[i]);
@@ -71,11 +72,15 @@ void BankMemory::route_on_device(Context& context, size_t i, const Tensor& q) {
   const int64_t slots = router_.n_slots();
   if (device_scores_.empty()) {
     device_scores_ = device_scores_memory_.tensor(DType::kF32, {n_layers(), slots}, context.device);
+    if (!allowed_.empty()) {
+      device_allowed_ =
+          to_device(context, Tensor::of_const(allowed_.data(), DType::kI8, {slots}), device_allowed_memory_);
+    }
   }
   routed_on_ = &context;
   scores_[i].clear();
   const Tensor row = device_scores_.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1);
-  keys_->score(context, static_cast<int>(i), q, {similarity_, config_.n_heads}, row.reshape({slots}));
+  keys_->score(context, static_cast<int>(i), q, {similarity_, config_.n_heads, device_allowed_}, row.reshape({slots}));
   selection_[i].clear();
   if (top_k_ > kMostBestScores)
     selection_[i] = router_.top_k(scores(static_cast<int>(i)), top_k_);

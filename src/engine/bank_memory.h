@@ -16,9 +16,10 @@ namespace msa {
 /// scores stay on the GPU, and the context of the last route() must live as long as they are asked for.
 class BankMemory : public Memory {
  public:
-  /// `keys` (may be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
+  /// `allowed` [documents of all segments] (empty = all): the others are never scored, selected or routed. `keys` (may
+  /// be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
   BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-             std::shared_ptr<const DeviceKeys> keys = nullptr);
+             std::vector<uint8_t> allowed = {}, std::shared_ptr<const DeviceKeys> keys = nullptr);
 
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
@@ -50,6 +51,7 @@ class BankMemory : public Memory {
   Similarity similarity_;
   Router router_;
   int top_k_;
+  std::vector<uint8_t> allowed_;                    // [slots], or empty
   mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
@@ -61,6 +63,8 @@ class BankMemory : public Memory {
   Context* routed_on_ = nullptr;
   Tensor device_scores_;  // F32 [routing layers, slots]
   Buffer device_scores_memory_;
+  Tensor device_allowed_;  // I8 [slots], or empty
+  Buffer device_allowed_memory_;
   double route_ms_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "bank/filter.h"
 #include "engine/id_decoder.h"
 #include "engine/session.h"
 
@@ -15,6 +16,11 @@ using Clock = std::chrono::steady_clock;
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::vector<uint8_t> permitted(const Bank& bank, const Snapshot& snapshot, const DocumentScope& scope) {
+  const Filter filter = Filter::parse(scope.filter);
+  return filter.kind == Filter::Kind::kAll ? std::vector<uint8_t>{} : bank.permitted(snapshot, filter);
 }
 
 /// One question on its way through the hops.
@@ -28,8 +34,9 @@ class Interleave {
         question_(question),
         options_(options),
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
-        snapshot_(bank.snapshot()),
-        memory_(model.config(), snapshot_, top_k_, device_keys(context, snapshot_, keys)),
+        snapshot_(options.scope.as_of.empty() ? bank.snapshot() : bank.snapshot_at(options.scope.as_of)),
+        memory_(model.config(), snapshot_, top_k_, permitted(bank, *snapshot_, options.scope),
+                device_keys(context, snapshot_, keys)),
         session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 
@@ -190,7 +197,7 @@ class Interleave {
   HopEnd fetch(HopTrace& hop, const std::vector<DocumentId>& chosen) {
     for (const DocumentId id : chosen) {
       const std::optional<DocumentRecord> record = bank_.find(id, *snapshot_);
-      if (!record) continue;  // removed and compacted meanwhile
+      if (!record || !record->has_text) continue;  // removed and compacted meanwhile, or its text was withheld
       const Prompt text = model_.prompts().fetched(id, model_.tokenizer().encode(record->text));
       limit_hit_ = limit_of(transcript_.tokens.size() + text.tokens.size(), record->text);
       if (limit_hit_) break;
@@ -315,9 +322,11 @@ Answer Generator::read(Context& context, std::string_view question, std::span<co
   return Interleave(context, model_, bank_, question, options, keys_).read(context, documents);
 }
 
-std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms) {
+std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms,
+                                             const DocumentScope& scope) {
   check_question(model_, question);
   AskOptions options;
+  options.scope = scope;
   return Interleave(context, model_, bank_, question, options, keys_).route_only(context, count, route_ms);
 }
 

@@ -15,6 +15,12 @@
 
 namespace msa {
 
+/// Which documents a question may see, and as of when.
+struct DocumentScope {
+  std::string filter;  // as Filter::parse takes it; blank: all
+  std::string as_of;   // a time; empty: now
+};
+
 struct AskOptions {
   int top_k = 0;          // documents attended in each routing layer; 0: the model's own number
   int max_hops = 4;       // rounds of fetching; 0 answers from the routed content alone
@@ -22,6 +28,7 @@ struct AskOptions {
   int max_documents_per_hop = 4;
   int64_t max_fetched_bytes = 64 << 10;  // text of all fetched documents
   int max_answer_tokens = 128;
+  DocumentScope scope;
   SamplingOptions sampling;  // of the answer; ids are always decoded greedily
 };
 
@@ -94,7 +101,8 @@ class Generator {
               const AskOptions& options);
 
   /// One route without generation: documents by mean score.
-  std::vector<RoutedDocument> route(Context& context, std::string_view question, int count, double* route_ms = nullptr);
+  std::vector<RoutedDocument> route(Context& context, std::string_view question, int count, double* route_ms = nullptr,
+                                    const DocumentScope& scope = {});
 
  private:
   const Model& model_;

@@ -97,8 +97,8 @@ void QuestionRouter::route_pack(Context& context, std::span<const Prompt> prompt
     questions[i].cache = KvCache(config, model_.head().length() + length, model_.transformer().activation_dtype(),
                                  model_.transformer().device());
     questions[i].cache.assign(context, model_.head());
-    questions[i].memory =
-        std::make_unique<BankMemory>(config, snapshot_, attended, device_keys(context, snapshot_, keys_));
+    questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, attended, std::vector<uint8_t>(),
+                                                       device_keys(context, snapshot_, keys_));
     questions[i].routed = prompts[i].routed;
     tokens.insert(tokens.end(), prompts[i].tokens.begin(), prompts[i].tokens.end());
     for (int t = 0; t < length; ++t) positions.push_back(model_.head().length() + options_.top_k + t);

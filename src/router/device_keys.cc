@@ -109,10 +109,18 @@ void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, const
     query.queries = folded.as<float>();
     query.m = static_cast<int>(q.rows());
     query.k = 1;  // the best are chosen from all scores
+    void* const stream = cuda_stream_handle(*context.cuda);
+    if (!how.allowed.empty()) {
+      MSA_CHECK(on_cuda(how.allowed) && how.allowed.dtype == DType::kI8 && how.allowed.elements() == n_slots_);
+      int32_t* const rows = context.scratch[2].tensor(DType::kI32, {n_chunks_ + 1}, context.device).as<int32_t>();
+      permitted_chunks(bank, how.allowed.as<uint8_t>(), rows, rows + n_chunks_, stream);
+      query.rows = rows;
+      query.n_rows = rows + n_chunks_;
+    }
     const size_t bytes = routing_scratch_bytes(n_chunks_, bank.n_documents, bank.n, query.m);
     Buffer& memory = context.scratch[1];
     memory.reserve(bytes, context.device);
-    const RoutingScratch scratch{memory.data(), bytes, cuda_stream_handle(*context.cuda)};
+    const RoutingScratch scratch{memory.data(), bytes, stream};
     scan_documents(bank, query, scratch);
     document_scores(bank.n_documents, scratch, scores.as<float>());
   }

@@ -15,6 +15,7 @@ class DeviceKeys {
   struct Scoring {
     Similarity similarity;
     int n_heads;
+    Tensor allowed;  // I8 [n_slots] on the GPU: 0 leaves a document out; empty: all take part
   };
 
   /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.

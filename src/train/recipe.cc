@@ -64,8 +64,8 @@ OptimizerRecipe optimizer_of(const TomlFields& t) {
 }
 
 LossRecipe loss_of(const TomlFields& t) {
-  t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "mean_weight", "mean_tau",
-                "distillation", "teacher_tau", "attend_gold", "attend_gold_until"});
+  t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "cite_weight",
+                "mean_weight", "mean_tau", "distillation", "teacher_tau", "attend_gold", "attend_gold_until"});
   LossRecipe r;
   r.routing = one_of(t, "routing", "equation5", {"equation5", "infonce"}) == "equation5" ? RoutingLoss::kEquation5
                                                                                          : RoutingLoss::kInfoNce;
@@ -75,6 +75,7 @@ LossRecipe loss_of(const TomlFields& t) {
   r.warm_aux = t.number("warm_aux", r.warm_aux, 0, kHuge);
   r.main_lm = t.number("main_lm", r.main_lm, 0, kHuge);
   r.main_aux = t.number("main_aux", r.main_aux, 0, kHuge);
+  r.cite_weight = t.number("cite_weight", r.cite_weight, 0, kHuge);
   r.mean_weight = t.number("mean_weight", r.mean_weight, 0, kHuge);
   r.mean_tau = t.number("mean_tau", r.mean_tau, 1e-4, 100);
   r.distillation = t.number("distillation", r.distillation, 0, kHuge);
@@ -89,11 +90,12 @@ EvaluationRecipe evaluation_of(const TomlFields& t, const std::string& root) {
   EvaluationRecipe r;
   r.every = t.integer("every", r.every, 1, int64_t{1} << 40);
   for (const TomlFields& set : t.tables("sets")) {
-    set.allow_only({"folder", "questions", "documents"});
+    set.allow_only({"folder", "questions", "documents", "only_at_end"});
     EvaluationRecipe::Set s;
     s.folder = resolved(set.need_string("folder"), root);
     s.questions = set.integer("questions", s.questions, 1, 1000000);
     s.documents = set.integer("documents", s.documents, 0, int64_t{1} << 40);
+    s.only_at_end = set.flag("only_at_end", false);
     r.sets.push_back(s);
   }
   return r;

@@ -32,6 +32,7 @@ struct LossRecipe {
   double tau = 0.1;
   double warm_share = 0.3;  // of all steps
   double warm_lm = 0.1, warm_aux = 1.0, main_lm = 1.0, main_aux = 0.1;
+  double cite_weight = 1;                   // of tokens that cite documents in L_LM; those of answers and texts weigh 1
   double mean_weight = 0, mean_tau = 0.05;  // the same loss on the mean of the layers' scores, beside it
   double distillation = 0, teacher_tau = 1.0;
   double attend_gold = 1.0;  // probability at the first step that gold documents are attended whatever they score,
@@ -43,6 +44,7 @@ struct EvaluationRecipe {
     std::string folder;       // a BEIR set; of a training set only the held-out questions are asked
     int64_t questions = 200;  // at most
     int64_t documents = 0;    // at most, gold ones first; 0: all
+    bool only_at_end = false;
   };
   std::vector<Set> sets;
   int64_t every = 500;  // steps; and at the end

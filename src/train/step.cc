@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace msa::train {
@@ -53,17 +54,26 @@ Samples samples_of(const Batch& batch, const ModelConfig& config, torch::Device 
   return s;
 }
 
-/// Mean cross-entropy of the predicted tokens.
-Tensor language_loss(const Network& network, const NetworkTensors& w, const StepInput& input, const Tensor& hidden) {
+/// Cross-entropy of the predicted tokens: the weighted mean, and those of both kinds of tokens.
+void add_language_losses(const Network& network, const NetworkTensors& w, const StepInput& input, const Tensor& hidden,
+                         double cite_weight, StepResult& r) {
   const Tensor rows = hidden.index_select(0, input.predicting_rows);
-  Tensor sum = torch::zeros({}, torch::TensorOptions().dtype(torch::kFloat).device(hidden.device()));
+  Tensor all = torch::zeros({}, torch::TensorOptions().dtype(torch::kFloat).device(hidden.device())), cites = all;
   for (int64_t at = 0; at < rows.size(0); at += kLogitRows) {
     const int64_t end = std::min(at + kLogitRows, rows.size(0));
     const Tensor logits = network.logits(w, rows.slice(0, at, end)).to(torch::kFloat);
-    sum = sum + F::cross_entropy(logits, input.predicted_tokens.slice(0, at, end),
-                                 F::CrossEntropyFuncOptions().reduction(torch::kSum));
+    const Tensor losses = F::cross_entropy(logits, input.predicted_tokens.slice(0, at, end),
+                                           F::CrossEntropyFuncOptions().reduction(torch::kNone));
+    all = all + losses.sum();
+    cites = cites + losses.dot(input.predicted_cites.slice(0, at, end));
   }
-  return sum / std::max<int64_t>(1, rows.size(0));
+  const Tensor texts = all - cites;
+  const auto n_cites = static_cast<double>(input.n_predicted_cites);
+  const double n_texts = static_cast<double>(input.n_predicted) - n_cites;
+  const double weights = n_texts + cite_weight * n_cites;
+  r.lm_loss = weights > 0 ? (texts + cite_weight * cites) / weights : 0 * all;
+  r.cite_loss = cites.detach() / std::max(1.0, n_cites);
+  r.text_loss = texts.detach() / std::max(1.0, n_texts);
 }
 
 /// Memory of all documents: the pool with gradients, the extra negatives without.
@@ -106,22 +116,27 @@ StepInput StepInput::from(const Batch& batch, const ModelConfig& config, torch::
   in.samples = samples_of(batch, config, device);
   in.targets = RoutingTargets::from(batch, device);
   std::vector<int64_t> rows, predicted;
+  std::vector<float> cites;
   for (size_t s = 0; s + 1 < batch.sample_starts.size(); ++s) {
     for (int64_t row = batch.sample_starts[s] + 1; row < batch.sample_starts[s + 1]; ++row) {
       if (batch.predicted[static_cast<size_t>(row)] == 0) continue;
       rows.push_back(row - 1);
       predicted.push_back(batch.sample_tokens[static_cast<size_t>(row)]);
+      cites.push_back(batch.kinds[s] == SampleKind::kRetrieve ? 1.0F : 0.0F);
     }
   }
   in.predicting_rows = longs(rows, device);
   in.predicted_tokens = longs(predicted, device);
+  in.predicted_cites = torch::tensor(at::ArrayRef<float>(cites)).to(device, /*non_blocking=*/true);
+  in.n_predicted = static_cast<int64_t>(cites.size());
+  in.n_predicted_cites = std::count(cites.begin(), cites.end(), 1.0F);
   return in;
 }
 
 StepResult losses_of(const Network& network, const NetworkTensors& w, const StepInput& input, const QueryResult& out,
                      const StepOptions& options) {
   StepResult r;
-  r.lm_loss = language_loss(network, w, input, out.hidden);
+  add_language_losses(network, w, input, out.hidden, options.cite_weight, r);
   r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
   r.loss = options.lm_weight * r.lm_loss + options.aux_weight * r.aux_loss;
   const Tensor mean = torch::stack(out.scores).mean(0);

@@ -19,6 +19,8 @@ struct StepInput {
   RoutingTargets targets;
   torch::Tensor predicting_rows;   // int64 [N] rows of the samples' pack: the token before each predicted one
   torch::Tensor predicted_tokens;  // int64 [N]
+  torch::Tensor predicted_cites;   // float32 [N] 1: of a sample that asks for documents
+  int64_t n_predicted = 0, n_predicted_cites = 0;
   int top_k = 16;
   int64_t n_tokens = 0;  // documents and samples
 
@@ -27,6 +29,7 @@ struct StepInput {
 
 struct StepOptions {
   double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
+  double cite_weight = 1;  // of each token that cites documents in the mean that L_LM is; other tokens weigh 1
   double mean_weight = 0;  // of the same routing loss on the mean of the layers' scores, relative to aux_weight
   double mean_tau = 0.05;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
@@ -37,6 +40,7 @@ struct StepOptions {
 
 struct StepResult {
   torch::Tensor loss, lm_loss, aux_loss;  // scalars
+  torch::Tensor cite_loss, text_loss;     // means over tokens that cite documents, and over the others; 0 without any
   torch::Tensor mean_loss;                // undefined without its weight
   torch::Tensor distillation;             // undefined without a teacher; of the mean score
   torch::Tensor recall_1, recall_16;      // inside the pool, mean score over layers

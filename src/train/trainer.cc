@@ -51,14 +51,14 @@ std::string hash_of(const Recipe& r) {
 class Progress {
  public:
   void add(const StepResult& r, const Tensor& norm, double distillation_weight) {
-    std::vector<Tensor> row{r.loss, r.lm_loss, r.aux_loss, r.recall_1, r.recall_16, norm};
+    std::vector<Tensor> row{r.loss, r.lm_loss, r.aux_loss, r.recall_1, r.recall_16, norm, r.cite_loss, r.text_loss};
     row.push_back(distillation_weight > 0 && r.distillation.defined() ? r.distillation : torch::zeros_like(r.loss));
     for (Tensor& t : row) t = t.detach().to(torch::kFloat);
     rows_.push_back(torch::stack(row));
   }
 
   struct Line {
-    double loss = 0, lm = 0, aux = 0, recall_1 = 0, recall_16 = 0, norm = 0, distillation = 0;
+    double loss = 0, lm = 0, cite = 0, text = 0, aux = 0, recall_1 = 0, recall_16 = 0, norm = 0, distillation = 0;
     int64_t lost = 0;  // steps whose gradient was not finite
     int64_t steps = 0;
   };
@@ -74,7 +74,7 @@ class Progress {
     const Tensor mean = all.index({finite}).mean(0);
     const auto at = [&](int i) { return static_cast<double>(mean[i].item<float>()); };
     line.loss = at(0), line.lm = at(1), line.aux = at(2), line.recall_1 = at(3), line.recall_16 = at(4);
-    line.norm = at(5), line.distillation = at(6);
+    line.norm = at(5), line.cite = at(6), line.text = at(7), line.distillation = at(8);
     return line;
   }
 
@@ -137,7 +137,7 @@ struct Trainer::Impl {
         const Dataset& dataset = data.datasets[static_cast<size_t>(trained->dataset)];
         banks.push_back(choose_bank(dataset, trained->split.held_out, set.questions, set.documents));
       } else {
-        extra_sets.push_back(make_dataset(load_beir(set.folder), tokenizer, recipe.data.max_document_tokens, pool));
+        extra_sets.push_back(make_dataset(load_beir(set.folder), tokenizer, {recipe.data.max_document_tokens}, pool));
         const QuestionSplit all = split_questions(extra_sets.back(), {}, 0);
         banks.push_back(choose_bank(extra_sets.back(), all.train, set.questions, set.documents));
       }
@@ -155,6 +155,7 @@ struct Trainer::Impl {
     StepOptions o;
     o.lm_weight = warm ? l.warm_lm : l.main_lm;
     o.aux_weight = warm ? l.warm_aux : l.main_aux;
+    o.cite_weight = l.cite_weight;
     o.mean_weight = l.mean_weight;
     o.mean_tau = l.mean_tau;
     o.distillation_weight = l.distillation;
@@ -246,13 +247,17 @@ struct Trainer::Impl {
     const double rate = static_cast<double>(tokens_since) / std::max(1e-9, seconds);
     const double gib = static_cast<double>(peak_memory(device)) / (1 << 30);
     std::cerr << fmt::format(
-        "step {}/{}  loss {:.3f}  lm {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  {:.0f} tok/s  "
+        "step {}/{}  loss {:.3f}  cite {:.3f}  text {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  "
+        "{:.0f} tok/s  "
         "{:.1f} GiB  waited {:.0f} %{}\n",
-        state.step, recipe.run.steps, line.loss, line.lm, line.aux, line.recall_1, line.recall_16, line.norm, rate, gib,
-        100 * waited / std::max(1e-9, seconds), line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
+        state.step, recipe.run.steps, line.loss, line.cite, line.text, line.aux, line.recall_1, line.recall_16,
+        line.norm, rate, gib, 100 * waited / std::max(1e-9, seconds),
+        line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
     write_metrics({{"step", state.step},
                    {"loss", line.loss},
                    {"lm_loss", line.lm},
+                   {"cite_loss", line.cite},
+                   {"text_loss", line.text},
                    {"routing_loss", line.aux},
                    {"distillation_loss", line.distillation},
                    {"pool_recall_1", line.recall_1},
@@ -266,11 +271,12 @@ struct Trainer::Impl {
                    {"seconds", state.seconds + seconds_since(begin)}});
   }
 
-  BankRecall evaluate() {
+  BankRecall evaluate(bool at_end) {
     BankRecall first;
     torch::NoGradGuard no_gradients;
     const NetworkTensors w = backbone.effective();
     for (size_t i = 0; i < banks.size(); ++i) {
+      if (recipe.evaluation.sets[i].only_at_end && !at_end) continue;
       const BankRecall r = measure_recall(network, w, prompts, banks[i], device);
       std::cerr << fmt::format(
           "      whole bank {}: {} documents, {} questions: @1 {:.3f} @5 {:.3f} @16 {:.3f} @100 {:.3f} ({:.1f} s)\n",
@@ -284,7 +290,7 @@ struct Trainer::Impl {
                      {"recall_16", r.at_16},
                      {"recall_100", r.at_100},
                      {"eval_seconds", r.seconds}});
-      if (i == 0) first = r;
+      if (first.questions == 0) first = r;
     }
     return first;
   }
@@ -309,7 +315,7 @@ struct Trainer::Impl {
       const bool last = state.step == recipe.run.steps;
       if (state.step % recipe.run.log_every == 0 || last) log(queue);
       if (!banks.empty() && (state.step % recipe.evaluation.every == 0 || last)) {
-        result.recall = evaluate();
+        result.recall = evaluate(last);
         begin_line(queue);
       }
       if (state.step % recipe.run.save_every == 0 || last || stops) save();

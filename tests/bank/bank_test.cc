@@ -73,13 +73,16 @@ TEST_P(BankTest, GivesBackWhatWasAdded) {
   EXPECT_THAT(bank_->verify(), IsEmpty());
 }
 
-TEST_P(BankTest, FindsByExternalIdAndByHash) {
-  ASSERT_TRUE(add(*bank_, random_batch(*bank_, 3, random_)).committed());
+TEST_P(BankTest, FindsByExternalIdOrWithoutOneByText) {
+  Batch batch = random_batch(*bank_, 3, random_);
+  batch.inputs[2].external_id.clear();
+  ASSERT_TRUE(add(*bank_, batch).committed());
   EXPECT_EQ(bank_->find_by_external_id("ns", "doc-2")->id, 2);
   EXPECT_FALSE(bank_->find_by_external_id("other", "doc-2").has_value());
   EXPECT_FALSE(bank_->find_by_external_id("ns", "").has_value());
-  EXPECT_EQ(bank_->find_by_hash("ns", content_hash("text of document 3"))->id, 3);
-  EXPECT_FALSE(bank_->find_by_hash("ns", content_hash("unknown")).has_value());
+  EXPECT_EQ(bank_->find_unnamed("ns", content_hash("text of document 3"))->id, 3);
+  EXPECT_FALSE(bank_->find_unnamed("ns", content_hash("text of document 2")).has_value()) << "it has a name";
+  EXPECT_FALSE(bank_->find_unnamed("ns", content_hash("unknown")).has_value());
   EXPECT_FALSE(bank_->find(99).has_value());
 }
 

@@ -1,6 +1,9 @@
 // Random documents for the tests of bank and router.
 #pragma once
+#include <unistd.h>
+
 #include <cstring>
+#include <filesystem>
 #include <random>
 #include <string>
 #include <vector>
@@ -60,6 +63,13 @@ inline Batch random_batch(Bank& bank, int64_t count, std::mt19937& random) {
     batch.documents.push_back(random_document(bank.shape(), tokens(random), random));
   }
   return batch;
+}
+
+/// A new folder's name in memory where the system has such a place: these tests write thousands of files.
+inline std::filesystem::path folder_in_memory(const std::string& name) {
+  const std::filesystem::path shared = "/dev/shm";
+  const bool usable = ::access(shared.c_str(), W_OK | X_OK) == 0;
+  return (usable ? shared : std::filesystem::temp_directory_path()) / (name + "." + std::to_string(::getpid()));
 }
 
 inline AddResult add(Bank& bank, const Batch& batch) { return bank.add(batch.ids, batch.inputs, batch.documents); }

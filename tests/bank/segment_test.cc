@@ -177,7 +177,7 @@ TEST_F(SegmentTest, DetectsLyingTablesWithAMatchingChecksum) {
   EXPECT_THAT(outcome_with(layout_.chunk_starts + 16, INT64_MAX), starts);
   EXPECT_THAT(outcome_with(layout_.chunk_starts + 8, INT64_MIN), starts);
   EXPECT_THAT(outcome_with(layout_.chunk_starts + 48, int64_t{1} << 40), starts);
-  EXPECT_THAT(outcome_with(layout_.block_checksums, uint64_t{0}), HasSubstr("the checksum of bytes"));
+  EXPECT_THAT(outcome_with(layout_.block_checksums, uint64_t{0}), HasSubstr("the checksum of its data block 0"));
 }
 
 TEST_F(SegmentTest, RefusesAnotherModel) {

@@ -130,6 +130,112 @@ TEST_F(Program, WhatIsThereIsNotEncodedAgain) {
   expect_failure({"add", path("texts")}, "another text under this external id");
 }
 
+TEST_F(Program, ReplacesWhatChangedAndReinstatesWhatCameBack) {
+  msa_json({"add", path("texts")});
+  write("texts/ada.txt", "Another text.");
+  const json replaced = msa_json({"add", path("texts"), "--replace"});
+  EXPECT_EQ(replaced["added"], json({4}));
+  EXPECT_EQ(replaced["replaced"], json({1}));
+  EXPECT_EQ(replaced["unchanged"], 2);
+  EXPECT_EQ(msa_json({"show", "4"})["version"], 2);
+  EXPECT_EQ(msa({"rm", "3"}).code, 0);
+  const json again = msa_json({"add", path("texts"), "--tag", "x", "--user", "u", "--time", "2026-01-31", "--replace"});
+  EXPECT_EQ(again["added"], json::array());
+  EXPECT_EQ(again["tokens"], 0) << "the same text is not encoded twice";
+  EXPECT_EQ(again["reinstated"].size(), 3u) << "two have other metadata, one is back";
+  EXPECT_EQ(msa_json({"show", "3"})["metadata"], json({{"user", "u"}, {"tags", {"x"}}, {"time", "2026-01-31"}}));
+  write("texts/ada.txt", std::string(900, 'a') + " " + std::string(900, 'b'));
+  EXPECT_EQ(msa_json({"add", path("texts"), "--replace", "--max-tokens", "600"})["replaced"], json({4}));
+  write("texts/ada.txt", "Short again.");
+  msa_json({"add", path("texts"), "--replace", "--max-tokens", "600"});
+  EXPECT_EQ(msa_json({"ls"})["documents"].size(), 3u) << "no part of the long version is left";
+}
+
+TEST_F(Program, FiltersAndAnswersAsOfATime) {
+  msa_json({"add", path("texts/ada.txt"), "--namespace", "a", "--meta", "year=1843"});
+  msa_json({"add", path("texts/zurich.md"), "--namespace", "b", "--tag", "city"});
+  const std::string created = msa_json({"show", "2"})["created"];
+  EXPECT_EQ(msa({"rm", "1"}).code, 0);
+  const auto routed = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"route", "Who?"});
+    const json result = msa_json(more);
+    json ids = json::array();
+    for (const json& d : result["documents"]) ids.push_back(d["id"]);
+    std::sort(ids.begin(), ids.end());
+    return ids;
+  };
+  EXPECT_EQ(routed({}), json({2}));
+  EXPECT_EQ(routed({"--as-of", created}), json({1, 2}));
+  EXPECT_EQ(routed({"--as-of", created, "--filter", "year < 1900"}), json({1}));
+  EXPECT_EQ(routed({"--filter", "namespace = 'b' and tag in ('city')"}), json({2}));
+  EXPECT_EQ(routed({"--filter", "namespace = 'a'"}), json::array());
+  expect_failure({"route", "Who?", "--filter", "namespace = 'a' or"}, "filter");
+  expect_failure({"ask", "Who?", "--as-of", "yesterday"}, "is not a time");
+  const json compacted = msa_json({"compact"});
+  EXPECT_EQ(compacted["documents_forgotten"], 1);
+  expect_failure({"route", "Who?", "--as-of", created}, "forgotten");
+}
+
+TEST_F(Program, RemovalAtOncePrintsAReceipt) {
+  msa_json({"add", path("texts")});
+  const json receipt = msa_json({"rm", "1", "--now"})["receipt"];
+  EXPECT_EQ(receipt["documents"][0]["id"], 1);
+  EXPECT_EQ(receipt["documents"][0]["hash"].get<std::string>().size(), 32u);
+  EXPECT_NE(receipt["fingerprint_before"], receipt["fingerprint_after"]);
+  EXPECT_EQ(receipt["documents_forgotten"], 1);
+  EXPECT_EQ(receipt["time"].get<std::string>().size(), 20u);
+  const std::string grep = "grep -rq 'Analytical Engine' " + quoted(path("bank"));
+  EXPECT_NE(std::system(grep.c_str()), 0) << "no file of the bank holds the text";
+  EXPECT_EQ(std::system(("grep -rq 'Zurich lies' " + quoted(path("bank"))).c_str()), 0) << "grep finds what is there";
+}
+
+TEST_F(Program, ExportsAndMerges) {
+  msa_json({"add", path("texts/ada.txt"), path("texts/zurich.md")});
+  msa_json({"add", path("texts/bees.html"), "--bank", path("second")});
+  EXPECT_EQ(msa_json({"export", path("bank.msa")})["documents"], 2);
+  EXPECT_EQ(msa_json({"import", path("bank.msa"), "--bank", path("copy")})["kept"], json({1, 2}));
+  EXPECT_EQ(msa_json({"route", "Who?", "--bank", path("copy")})["documents"], msa_json({"route", "Who?"})["documents"]);
+  const json merged = msa_json({"import", path("bank.msa"), "--bank", path("second")});
+  EXPECT_EQ(merged["kept"], json({2}));
+  EXPECT_EQ(merged["reencoded"], json::parse(R"([{"from": 1, "to": 3}])"));
+  EXPECT_EQ(msa_json({"import", path("bank.msa"), "--bank", path("second")})["unchanged"], 2);
+  EXPECT_EQ(msa({"verify", "--bank", path("second")}).code, 0);
+  testing::write_tiny_model(path("other"), {}, /*seed=*/2);
+  const json other = msa_json({"reencode", "--to", path("third"), "--model", path("other")});
+  EXPECT_EQ(other["encoded"], 2);
+  EXPECT_EQ(msa_json({"reencode", "--to", path("third"), "--model", path("other")})["kept"], 2) << "goes on";
+  EXPECT_EQ(msa_json({"route", "Who?", "--bank", path("third"), "--model", path("other")})["documents"].size(), 2u);
+  expect_failure({"import", path("bank.msa"), "--bank", path("third")}, "the bank belongs to model");
+  expect_failure({"import", path("texts/ada.txt"), "--bank", path("fourth")}, "not an export");
+}
+
+TEST_F(Program, VerifyRepairsFromTheText) {
+  msa_json({"add", path("texts")});
+  const json before = msa_json({"route", "Who?"})["documents"];
+  const std::string file = path("bank/segments/1/segment.msa");
+  std::fstream damage(file, std::ios::in | std::ios::out | std::ios::binary);
+  damage.seekp(-9, std::ios::end).put('\x55').put('\x55');
+  damage.close();
+  EXPECT_EQ(msa({"verify"}).code, 1);
+  const json repaired = msa_json({"verify", "--repair"});
+  EXPECT_TRUE(repaired["ok"]);
+  EXPECT_FALSE(repaired["reencoded"].empty());
+  EXPECT_EQ(msa_json({"route", "Who?"})["documents"], before);
+  fs::remove_all(path("bank/segments/2"));
+  EXPECT_EQ(msa_json({"verify", "--repair"})["reencoded"].size(), 3u) << "a missing segment comes back whole";
+  EXPECT_EQ(msa_json({"route", "Who?"})["documents"], before);
+}
+
+TEST_F(Program, MeasuresABankAndLeavesNothing) {
+  fs::create_directories(path("place"));
+  const json bank = msa_json({"bench", "bank", "--documents", "500", "--folder", path("place")})["bank"];
+  EXPECT_EQ(bank["documents"], 10756) << "500, 256 one by one, 5 times 2,000";
+  EXPECT_EQ(bank["bytes_per_chunk"]["law"], 192);
+  EXPECT_GT(bank["bytes_per_chunk"]["segments"], 192);
+  EXPECT_LT(bank["segments"], 40);
+  EXPECT_TRUE(fs::is_empty(path("place")));
+}
+
 TEST_F(Program, StdinIsADocument) {
   const json added = msa_json({"add", "-", "--id", "note"}, "A text from a pipe.");
   EXPECT_EQ(added["added"], json({1}));
@@ -197,8 +303,8 @@ TEST_F(Program, BadUsageIsExitCodeTwo) {
 TEST_F(Program, EveryCommandHasHelp) {
   EXPECT_EQ(msa({"--version"}).code, 0);
   EXPECT_EQ(msa({"--help"}).code, 0);
-  for (const char* command :
-       {"add", "rm", "ls", "show", "stat", "verify", "ask", "route", "convert", "conformance", "bench"}) {
+  for (const char* command : {"add", "rm", "ls", "show", "stat", "verify", "compact", "export", "import", "reencode",
+                              "ask", "route", "convert", "conformance", "bench"}) {
     const Outcome run = msa({command, "--help"});
     EXPECT_EQ(run.code, 0) << command;
     EXPECT_THAT(run.out, HasSubstr("--")) << command;

@@ -67,11 +67,15 @@ void expect_content(Context& gpu, const Snapshot& snapshot, int layer_index, Ban
 TEST_P(BankMemoryTest, RoutesAsTheCpu) {
   Context cpu(2);
   Context& gpu = cuda_context();
-  for (const int top_k : {0, 5, 80}) {
-    SCOPED_TRACE("top " + std::to_string(top_k) + ", seed " + std::to_string(kSeed));
-    const auto snapshot = bank_->snapshot();
-    BankMemory here(config_, snapshot, top_k);
-    BankMemory there(config_, snapshot, top_k, std::make_shared<DeviceKeys>(gpu, snapshot));
+  const auto snapshot = bank_->snapshot();
+  std::vector<uint8_t> some(Router(snapshot, Similarity::kCosine, config_.n_heads).n_slots());
+  for (size_t slot = 0; slot < some.size(); ++slot) some[slot] = slot % 3 != 0;
+  for (const auto& [top_k, allowed] :
+       {std::pair<int, std::vector<uint8_t>>{0, {}}, {5, {}}, {80, {}}, {5, some}, {80, some}}) {
+    SCOPED_TRACE("top " + std::to_string(top_k) + " of " + (allowed.empty() ? "all" : "some") + ", seed " +
+                 std::to_string(kSeed));
+    BankMemory here(config_, snapshot, top_k, allowed);
+    BankMemory there(config_, snapshot, top_k, allowed, std::make_shared<DeviceKeys>(gpu, snapshot));
     EXPECT_TRUE(there.routed(3).empty());
     for (int i = 0; i < 3; ++i) {
       const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];

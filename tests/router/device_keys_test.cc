@@ -54,7 +54,8 @@ TEST_P(DeviceKeysTest, ScoresAsTheCpu) {
         std::vector<float> expected;
         router.score(cpu, 1, q, expected);
         ASSERT_EQ(keys.n_slots(), router.n_slots());
-        const std::vector<float> scores = scores_of(gpu, keys, to_device(gpu, q, device_memory), {similarity, heads});
+        const std::vector<float> scores =
+            scores_of(gpu, keys, to_device(gpu, q, device_memory), {similarity, heads, {}});
         for (size_t slot = 0; slot < scores.size(); ++slot) {
           if (std::isinf(expected[slot])) {
             EXPECT_EQ(scores[slot], expected[slot]) << slot;
@@ -73,7 +74,7 @@ TEST_P(DeviceKeysTest, ABankOfTheDeadHasNoScores) {
   const auto bank = Bank::in_memory(shape_of(2, 16));
   Buffer memory;
   const Tensor q = memory.tensor(DType::kF32, {1, 2 * 16}, cuda_context().device);
-  const DeviceKeys::Scoring how{Similarity::kCosine, 2};
+  const DeviceKeys::Scoring how{Similarity::kCosine, 2, {}};
   EXPECT_TRUE(scores_of(cuda_context(), DeviceKeys(cuda_context(), bank->snapshot()), q, how).empty());
   ASSERT_TRUE(add(*bank, random_batch(*bank, 2, random)).committed());
   for (const DocumentId id : {1, 2}) ASSERT_TRUE(bank->remove(id));

@@ -210,6 +210,24 @@ TEST_F(Step, SamplesDoNotSeeEachOther) {
               (a.lm_loss.item<double>() * n_a + b.lm_loss.item<double>() * n_b) / (n_a + n_b), 1e-5);
 }
 
+TEST_F(Step, CitesWeighAsTheyAreTold) {
+  Batch batch = random_batch(5, 3);
+  batch.kinds[1] = SampleKind::kAnswer;
+  double n_cites = 0, n_texts = 0;
+  for (size_t s = 0; s < 3; ++s) {
+    (s == 1 ? n_texts : n_cites) += static_cast<double>(batch.sample_starts[s + 1] - batch.sample_starts[s] - 4);
+  }
+  for (const double weight : {0.0, 0.3, 1.0}) {
+    StepOptions options;
+    options.cite_weight = weight;
+    const StepResult r = run(batch, options);
+    const double cite = r.cite_loss.item<double>(), text = r.text_loss.item<double>();
+    EXPECT_GT(std::abs(cite - text), 1e-3);
+    EXPECT_NEAR(r.lm_loss.item<double>(), (n_texts * text + weight * n_cites * cite) / (n_texts + weight * n_cites),
+                1e-5);
+  }
+}
+
 TEST_F(Step, ForwardOnlyDocumentsScoreAlikeAndGetNoGradient) {
   Batch batch = random_batch(6, 3);
   const StepResult all = run(batch);

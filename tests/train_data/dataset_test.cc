@@ -17,8 +17,8 @@ using ::testing::IsEmpty;
 
 class DatasetTest : public ::testing::Test {
  protected:
-  Dataset load(const std::string& name, int64_t max_tokens = 1000) {
-    return make_dataset(load_beir(sets_.path(name)), *sets_.tokenizer, max_tokens, pool_);
+  Dataset load(const std::string& name, int64_t max_tokens = 1000, bool titles = true) {
+    return make_dataset(load_beir(sets_.path(name)), *sets_.tokenizer, {max_tokens, titles}, pool_);
   }
 
   TinySets sets_;
@@ -38,6 +38,33 @@ TEST_F(DatasetTest, TextsAsTheEngineAddsThem) {
   EXPECT_THAT(data.questions_of(1), ElementsAre(0));
   EXPECT_THAT(data.questions_of(2), ElementsAre(0, 1));
   EXPECT_EQ(load("s", 5).documents[0].size(), 5u);
+}
+
+TEST_F(DatasetTest, TextsWithoutTheirTitles) {
+  sets_.write_set("s", {{"a", "Title", "one  two"}, {"b", "Title", "x"}, {"d", "Void", ""}},
+                  {{"q", "?", {"y"}, {"b"}}});
+  const Dataset data = load("s", 1000, /*titles=*/false);
+  EXPECT_EQ(sets_.decode(data.documents[0]), "one  two");
+  EXPECT_EQ(sets_.decode(data.documents[2]), "Void\n");
+  EXPECT_THAT(data.articles, ElementsAre(0, 0, 1));
+  EXPECT_EQ(data.text_hashes, load("s").text_hashes);
+}
+
+TEST_F(DatasetTest, OneFolderMayServeWithAndWithoutTitles) {
+  sets_.write_set("s", {{"a", "Title", "x"}}, {{"q", "?", {"y"}, {"a"}}});
+  DataRecipe recipe;
+  recipe.held_out = 0;
+  for (const bool titles : {true, false, false}) {
+    SetRecipe set;
+    set.folder = sets_.path("s");
+    set.titles = titles;
+    recipe.sets.push_back(set);
+  }
+  const TrainingData data = load_training_data(recipe, *sets_.tokenizer, pool_);
+  ASSERT_EQ(data.datasets.size(), 2u);
+  EXPECT_EQ(data.sets[1].dataset, data.sets[2].dataset);
+  EXPECT_EQ(sets_.decode(data.datasets[static_cast<size_t>(data.sets[0].dataset)].documents[0]), "Title\nx");
+  EXPECT_EQ(sets_.decode(data.datasets[static_cast<size_t>(data.sets[1].dataset)].documents[0]), "x");
 }
 
 TEST_F(DatasetTest, QuestionsOfTheSameWordsShareTheirGoldDocuments) {

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "train/data/pool.h"
+#include "train/data/search_style.h"
 
 namespace msa::train {
 namespace {
@@ -191,9 +192,10 @@ class Batcher::Draft {
     for (const int32_t d : plan.targets) targets.push_back(cited(set, d).id);
     const bool is_answer = plan.kind == SampleKind::kAnswer;
     const std::string answer = is_answer ? any_of(std::span(question.answers)) : "";
+    const bool restyled = !is_answer && set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
+    const std::string text = restyled ? search_style(question.text, random_) : question.text;
     const auto build = [&] {
-      return is_answer ? b_.builder_.answer(question.text, hops, answer)
-                       : b_.builder_.retrieve(question.text, hops, targets);
+      return is_answer ? b_.builder_.answer(text, hops, answer) : b_.builder_.retrieve(text, hops, targets);
     };
     sample = build();
     const int64_t excess = static_cast<int64_t>(sample.tokens.size()) - recipe_.max_sample_tokens;

@@ -86,12 +86,15 @@ TokenArrays tokenise(int64_t n, const std::function<std::string(int64_t)>& text,
   return all;
 }
 
-Dataset make_dataset(BeirSet&& set, const Tokenizer& tokenizer, int64_t max_document_tokens, ThreadPool& pool) {
+Dataset make_dataset(BeirSet&& set, const Tokenizer& tokenizer, const DocumentForm& form, ThreadPool& pool) {
   Dataset dataset;
   dataset.folder = set.folder;
   const auto n = static_cast<int64_t>(set.documents.size());
-  const auto text = [&](int64_t i) { return set.documents[static_cast<size_t>(i)].full_text(); };
-  dataset.documents = tokenise(n, text, tokenizer, max_document_tokens, pool);
+  const auto text = [&](int64_t i) {
+    const BeirDocument& document = set.documents[static_cast<size_t>(i)];
+    return form.titles || is_blank(document.text) ? document.full_text() : document.text;
+  };
+  dataset.documents = tokenise(n, text, tokenizer, form.max_tokens, pool);
   int32_t article = 0;
   for (size_t i = 0; i < set.documents.size(); ++i) {
     BeirDocument& document = set.documents[i];

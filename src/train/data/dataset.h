@@ -50,7 +50,12 @@ struct Dataset {
   }
 };
 
-/// Documents are cut to `max_document_tokens`. Throws Error naming the set when a document gives no tokens at all.
-Dataset make_dataset(BeirSet&& set, const Tokenizer& tokenizer, int64_t max_document_tokens, ThreadPool& pool);
+struct DocumentForm {
+  int64_t max_tokens = 1024;  // longer ones are cut
+  bool titles = true;         // false: the text alone, where there is one
+};
+
+/// Throws Error naming the set when a document gives no tokens at all.
+Dataset make_dataset(BeirSet&& set, const Tokenizer& tokenizer, const DocumentForm& form, ThreadPool& pool);
 
 }  // namespace msa::train

@@ -64,8 +64,8 @@ Schedule<TopKChoice> read_top_k(const TomlFields& fields) {
 }
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
-  fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual",
-                     "ignore_answers", "hard_negatives", "teacher"});
+  fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual", "titles",
+                     "search_style", "ignore_answers", "hard_negatives", "teacher"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
   set.weight = fields.number("weight", 1, 0, kMaxWeight);
@@ -74,6 +74,8 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.retrieve = fields.number("retrieve", set.reading_only ? 0 : 1, 0, kMaxWeight);
   set.answer = fields.number("answer", 1, 0, kMaxWeight);
   set.types = fields.strings("types");
+  set.titles = fields.flag("titles", true);
+  set.search_style = fields.number("search_style", 0, 0, 1);
   set.ignore_answers = fields.flag("ignore_answers", false);
   set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
   set.teacher = resolved(fields.string("teacher", ""), root);

@@ -39,6 +39,8 @@ struct SetRecipe {
   std::vector<std::string> types;  // of the questions taken; empty: all
   bool reading_only = false;       // its questions do not tell documents apart: no routing loss
   bool counterfactual = false;     // its texts contradict the world: reading only, too
+  bool titles = true;              // false: the documents are encoded without their titles
+  double search_style = 0;         // share of its routing questions rewritten as typed into a search box
   bool ignore_answers = false;     // a document that holds an answer is not a negative
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 
@@ -16,16 +17,17 @@ class Loader {
 
   TrainingData load() {
     for (const SetRecipe& set : recipe_.sets) load_set(set);
-    if (!recipe_.corpus.empty()) data_.corpus = dataset(recipe_.corpus, /*corpus_alone=*/true);
+    if (!recipe_.corpus.empty()) data_.corpus = dataset(recipe_.corpus, /*titles=*/true, /*corpus_alone=*/true);
     return std::move(data_);
   }
 
  private:
-  int32_t dataset(const std::string& folder, bool corpus_alone) {
-    const auto [it, is_new] = by_folder_.emplace(folder, static_cast<int32_t>(data_.datasets.size()));
+  int32_t dataset(const std::string& folder, bool titles, bool corpus_alone) {
+    const auto [it, is_new] =
+        by_folder_.emplace(std::pair(folder, titles), static_cast<int32_t>(data_.datasets.size()));
     if (is_new) {
       data_.datasets.push_back(make_dataset(corpus_alone ? load_beir_corpus(folder) : load_beir(folder), tokenizer_,
-                                            recipe_.max_document_tokens, pool_));
+                                            {recipe_.max_document_tokens, titles}, pool_));
     }
     return it->second;
   }
@@ -33,7 +35,7 @@ class Loader {
   void load_set(const SetRecipe& recipe) {
     TrainingSet set;
     set.recipe = recipe;
-    set.dataset = dataset(recipe.folder, /*corpus_alone=*/false);
+    set.dataset = dataset(recipe.folder, recipe.titles, /*corpus_alone=*/false);
     const Dataset& data = data_.datasets[static_cast<size_t>(set.dataset)];
     set.split = split_questions(data, recipe.types, recipe_.held_out);
     check_questions(set, data);
@@ -65,7 +67,7 @@ class Loader {
   const Tokenizer& tokenizer_;
   ThreadPool& pool_;
   TrainingData data_;
-  std::map<std::string, int32_t> by_folder_;
+  std::map<std::pair<std::string, bool>, int32_t> by_folder_;  // and whether with titles
 };
 
 }  // namespace
