@@ -9,12 +9,12 @@ namespace {
 constexpr int kElements = 8;       // of one 16-byte load
 constexpr int kMostThreads = 512;  // of a block
 constexpr int kMostWarps = kMostThreads / kWarp;
-constexpr int kMostPieces = 4;                   // 16-byte pieces of a row of the weight that one thread holds
-constexpr int kLeastThreads = 64;                // one for every sum of a turn
-constexpr int kThreadsPerProcessor = 512;        // few, so that the next kernel's find room beside them
-constexpr int kSteps = 4;                        // of the rows that are under way
-constexpr int64_t kLeastOutputs = 4;             // of a block
-constexpr unsigned kMostPrefetched = 128 << 10;  // bytes of a block's weights
+constexpr int kMostPieces = 4;                  // 16-byte pieces of a row of the weight that one thread holds
+constexpr int kLeastThreads = 64;               // one for every sum of a turn
+constexpr int kThreadsPerProcessor = 512;       // few, so that the next kernel's find room beside them
+constexpr int kSteps = 4;                       // of the rows that are under way
+constexpr int64_t kLeastOutputs = 4;            // of a block
+constexpr unsigned kMostPrefetched = 96 << 10;  // bytes of a block's weights
 
 /// What stands around the product: nothing, the norm before, or that and the gate behind.
 enum class Kind { kPlain, kNormed, kGated };
@@ -85,8 +85,6 @@ class Ring {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) start(step);
   }
-
-  __device__ bool all_started() const { return left_ <= 0; }
 
   /// The pieces of the next step; those behind the last row are zeros.
   __device__ void take(uint4 (&w)[kUnroll][kPieces]) {
@@ -225,6 +223,7 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
   share.prefetch(p, kSteps * kUnroll);
   uint4 x[kTokens][kPieces];
   wait_for_previous_kernel();
+  let_next_kernel_start();
   load_x<kTokens, kPieces, kKind != Kind::kPlain>(p, x);
   for (int base = 0; base < rows; base += kTurn) {
     const int outputs = min(kTurn, rows - base) / (kGated ? 2 : 1);
@@ -234,9 +233,6 @@ __global__ void __launch_bounds__(kMostThreads, kTokens == 1 ? 2 : 1)
     for (int r = 0; r < min(kTurn, rows - base); r += kUnroll) {
       uint4 w[kUnroll][kPieces];
       ring.take(w);
-      // Not before: the next kernel's first rows are to come while this one ends and that one begins, not beside its
-      // own.
-      if (ring.all_started()) let_next_kernel_start();
 #pragma unroll
       for (int i = 0; i < kUnroll * kTokens; ++i) {
         const int u = i / kTokens, token = i % kTokens;

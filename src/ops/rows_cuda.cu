@@ -1,6 +1,4 @@
 // Rows moved as they are: embedding, gather, conversion.
-#include <algorithm>
-
 #include "ops/cuda_ops.h"
 #include "ops/kernels.cuh"
 
@@ -11,18 +9,14 @@ using namespace cuda;
 
 constexpr int kThreads = 256;
 
-/// to[t] = from[rows[t]], or from[t] where `rows` is null. from [*, n], rows [T], to [T, n]; grid.x: row,
-/// grid.y: the blocks that share it out.
+/// to[t] = from[rows[t]], or from[t] where `rows` is null. from [*, n], rows [T], to [T, n]; one block a row.
 template <class From, class To>
 __global__ void rows_kernel(const From* from, int64_t from_row_bytes, const int32_t* rows, To* to, int64_t to_row_bytes,
                             int64_t n) {
   const From* source =
       row_of(from, rows == nullptr ? static_cast<int64_t>(blockIdx.x) : rows[blockIdx.x], from_row_bytes);
   To* target = row_of(to, blockIdx.x, to_row_bytes);
-  const int64_t step = static_cast<int64_t>(gridDim.y) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x; i < n; i += step) {
-    store(target + i, load(source + i));
-  }
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) store(target + i, load(source + i));
 }
 
 void move_rows(Context& context, const Tensor& from, const int32_t* rows, const Tensor& to) {
@@ -31,10 +25,8 @@ void move_rows(Context& context, const Tensor& from, const int32_t* rows, const 
     with_type(to.dtype, [&](auto* target) {
       using From = Element<decltype(source)>;
       using To = Element<decltype(target)>;
-      const auto blocks = std::clamp<int64_t>(to.row_elements() / (8 * kThreads), 1, 128);
-      const dim3 grid(static_cast<unsigned>(to.rows()), static_cast<unsigned>(blocks));
-      rows_kernel<<<grid, kThreads, 0, cuda_stream(context)>>>(from.as<From>(), from.row_bytes, rows, to.as<To>(),
-                                                               to.row_bytes, to.row_elements());
+      rows_kernel<<<static_cast<unsigned>(to.rows()), kThreads, 0, cuda_stream(context)>>>(
+          from.as<From>(), from.row_bytes, rows, to.as<To>(), to.row_bytes, to.row_elements());
     });
   });
   check_launch("rows");
