@@ -40,6 +40,8 @@ def load_records(folder):
 
 
 def number(value, digits=2):
+    if value is None:
+        return "–"
     text = f"{value:.{digits}f}"
     return text[1:] if text.startswith("0.") and digits > 1 else text
 
