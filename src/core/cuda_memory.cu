@@ -18,6 +18,7 @@ std::string mebibytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB
 
 cudaError_t allocate_on_device(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
 cudaError_t allocate_pinned(void** memory, size_t bytes) { return cudaHostAlloc(memory, bytes, cudaHostAllocPortable); }
+cudaError_t release_on_device(void* memory) { return cudaFree(memory); }
 
 /// Blocks of one kind that were released, for whoever asks next: the driver takes longer than a kernel to give memory,
 /// and to take it back waits for the whole device.
@@ -92,7 +93,7 @@ class BlockCache {
 
 /// What lies on one GPU, and what it reads of the host.
 struct Caches {
-  BlockCache device{allocate_on_device, [](void* memory) { return cudaFree(memory); }, "device memory"};
+  BlockCache device{allocate_on_device, release_on_device, "device memory"};
   BlockCache pinned{allocate_pinned, cudaFreeHost, "page-locked host memory"};
 };
 

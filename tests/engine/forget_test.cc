@@ -43,7 +43,7 @@ class Forget : public ::testing::Test {
   std::vector<float> logits(std::shared_ptr<const Snapshot> snapshot, std::vector<uint8_t> allowed = {}) {
     const int top_k = model_->config().memory.top_k_documents;
     BankMemory memory(model_->config(), std::move(snapshot), top_k, std::move(allowed));
-    Session session(model_->transformer(), model_->head(), &memory, model_->head().length() + top_k);
+    Session session(context_, model_->transformer(), model_->head(), &memory, model_->head().length() + top_k);
     const Prompt prompt = model_->prompts().query("Who wrote the first program?");
     const Tensor all = session.feed_all(context_, prompt.tokens, prompt.routed);
     return {all.as<float>(), all.as<float>() + all.elements()};
