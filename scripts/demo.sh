@@ -24,11 +24,11 @@ if [[ -d $MSA_BANK ]]; then
 else
   step "encoding the documents of data/demo into build/demo/bank (once, some minutes on two cores)"
 fi
-if ! "$msa" add data/demo/corpus.jsonl.zst; then
+if ! "$msa" add data/demo/corpus.jsonl.zst --first-id 1; then
   [[ -d $MSA_BANK ]] || die "msa add failed"
   step "that bank cannot be used (see above): making it anew"
   rm -r "$MSA_BANK"
-  "$msa" add data/demo/corpus.jsonl.zst || die "msa add failed"
+  "$msa" add data/demo/corpus.jsonl.zst --first-id 1 || die "msa add failed"
 fi
 "$msa" stat
 

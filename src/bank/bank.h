@@ -110,6 +110,9 @@ class Bank {
   /// `count` new ids, ascending. An id is part of what is encoded, so it is asked for before; unused ones are gaps.
   std::vector<DocumentId> reserve_ids(int64_t count);
 
+  /// The id that a document added now would get; 1 in a bank that never gave one.
+  DocumentId next_id() const;
+
   /// No id below `first` will be given: banks whose ids do not meet merge without encoding anything anew.
   void skip_ids_below(DocumentId first);
 

@@ -20,6 +20,11 @@ std::vector<DocumentId> Bank::reserve_ids(int64_t count) {
   return ids;
 }
 
+DocumentId Bank::next_id() const {
+  const std::lock_guard guard(mutex_);
+  return next_id_;
+}
+
 void Bank::skip_ids_below(DocumentId first) {
   require_writer();
   const std::lock_guard guard(mutex_);

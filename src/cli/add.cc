@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <optional>
+#include <random>
 #include <set>
 #include <utility>
 
@@ -24,7 +26,7 @@ struct Options {
   std::vector<std::string> tags;
   std::string id;
   bool replace = false;
-  DocumentId first_id = 1;
+  std::optional<DocumentId> first_id;
   int64_t limit = -1;
   int max_tokens = 512;
   int overlap = 64;
@@ -45,6 +47,13 @@ std::string metadata_object(const Options& o) {
   return object.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+/// Of a new bank. By chance apart from other banks' ids, since a document keeps its vectors only where its id is free;
+/// small, since models learn ids of few digits.
+DocumentId draw_first_id() {
+  constexpr DocumentId kLastFirstId = 5000;
+  return 1 + static_cast<DocumentId>(std::random_device()()) % kLastFirstId;
+}
+
 /// Collects documents, encodes and commits them in batches.
 class Adder {
  public:
@@ -56,7 +65,7 @@ class Adder {
         encoder_(model.transformer(), bank.shape().dtype),
         progress_("encoding", 0, "tok") {
     edit_.replace = options.replace;
-    bank_.skip_ids_below(options.first_id);
+    bank_.skip_ids_below(options.first_id.value_or(bank.next_id() == 1 ? draw_first_id() : 1));
   }
 
   /// Takes one document; returns false when the user interrupted or the limit is reached.
@@ -235,7 +244,8 @@ void register_add(CLI::App& app, Common& common, Command& command) {
   add->add_option("--tag", o->tags, "Metadata \"tags\"; may be repeated")->take_all();
   add->add_option("--time", o->time, "When they are from, as 2026-01-31: metadata \"time\"");
   add->add_flag("--replace", o->replace, "Replace the documents that have these external ids");
-  add->add_option("--first-id", o->first_id, "Give ids from here on, so that banks merge without encoding anew")
+  add->add_option("--first-id", o->first_id,
+                  "Give ids from here on (default: a new bank begins at random below 5000, so that banks merge)")
       ->check(CLI::Range(DocumentId{1}, DocumentId{1} << 40));
   add->add_option("--id", o->id, "External id of the one document given");
   add->add_option("--limit", o->limit, "At most this many documents");

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -56,6 +56,7 @@ class Program : public ::testing::Test {
     std::string command = "MSA_MODEL=" + quoted(path("model")) + " MSA_BANK=" + quoted(path("bank"));
     command += std::string(" ") + quoted(MSA_PROGRAM);
     for (const std::string& a : arguments) command += " " + quoted(a);
+    if (ids_from_1_ && !arguments.empty() && arguments.front() == "add") command += " --first-id 1";
     write("stdin", input);
     command += " < " + quoted(path("stdin")) + " > " + quoted(path("out")) + " 2> " + quoted(path("err"));
     const int status = std::system(command.c_str());
@@ -80,6 +81,7 @@ class Program : public ::testing::Test {
   }
 
   testing::TemporaryFolder folder_;
+  bool ids_from_1_ = true;  // of documents that are added
 };
 
 TEST_F(Program, FromDocumentsToACitedAnswer) {
@@ -187,6 +189,22 @@ TEST_F(Program, RemovalAtOncePrintsAReceipt) {
   const std::string grep = "grep -rq 'Analytical Engine' " + quoted(path("bank"));
   EXPECT_NE(std::system(grep.c_str()), 0) << "no file of the bank holds the text";
   EXPECT_EQ(std::system(("grep -rq 'Zurich lies' " + quoted(path("bank"))).c_str()), 0) << "grep finds what is there";
+}
+
+TEST_F(Program, NewBanksBeginTheirIdsApart) {
+  ids_from_1_ = false;
+  std::set<int64_t> first_ids;
+  for (const char* bank : {"a", "b", "c"}) {
+    const json added = msa_json({"add", path("texts"), "--bank", path(bank)})["added"];
+    ASSERT_EQ(added.size(), 3u);
+    const auto first = added[0].get<int64_t>();
+    EXPECT_TRUE(first >= 1 && first <= 5000) << first;
+    EXPECT_EQ(added[2].get<int64_t>(), first + 2);
+    write("later.txt", "A later text.");
+    EXPECT_EQ(msa_json({"add", path("later.txt"), "--bank", path(bank)})["added"], json({first + 3})) << "goes on";
+    first_ids.insert(first);
+  }
+  EXPECT_GT(first_ids.size(), 1u) << "all three alike: by chance once in 25 million runs";
 }
 
 TEST_F(Program, ExportsAndMerges) {
