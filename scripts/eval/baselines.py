@@ -8,36 +8,19 @@ rrf     reciprocal rank fusion of both, 1 / (60 + rank)
 Score them with `msa eval retrieval --documents-from`, read them with `msa eval qa --documents-from`.
 """
 import argparse
-import json
 import pathlib
-import subprocess
 import sys
 
 import bm25s
 import numpy as np
 import Stemmer
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from beir_files import full_text, read_lines
+
 DEPTH = 150  # a little more than is scored: documents left out of a question's ranking take places here
 RRF_CONSTANT = 60
 QUESTIONS_AT_ONCE = 256
-
-
-def read_lines(folder, name):
-    """Objects of folder/name, plain or .zst."""
-    plain, packed = folder / name, folder / (name + ".zst")
-    if plain.exists():
-        text = plain.read_text(encoding="utf-8")
-    elif packed.exists():
-        unpack = ["zstd", "-dc", "--long=27", str(packed)]
-        text = subprocess.run(unpack, check=True, capture_output=True).stdout.decode()
-    else:
-        sys.exit(f"error: no {name} or {name}.zst in {folder}")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def full_text(document):
-    title = document.get("title") or ""
-    return f"{title}\n{document['text']}" if title else document["text"]
 
 
 def best(scores, above=-np.inf):

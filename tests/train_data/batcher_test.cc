@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <map>
+#include <numbers>
 #include <regex>
 #include <set>
 #include <thread>
@@ -333,6 +335,49 @@ TEST_F(BatcherTest, HardNegativesNeighboursAndTeacher) {
         EXPECT_THAT(values, ElementsAre(9.0f, 4.0f));
       } else {
         EXPECT_THAT(documents, IsEmpty());
+      }
+    }
+  }
+}
+
+TEST_F(BatcherTest, VectorsOfATeacherScoreTheWholePool) {
+  // Document i and its questions lie on a circle at i / 200 of a turn.
+  const auto circle = [](int64_t n, int64_t per_point) {
+    std::vector<uint16_t> rows;
+    for (int64_t i = 0; i < n; ++i) {
+      const double angle = 2 * std::numbers::pi * static_cast<double>(i / per_point) / 200;
+      rows.push_back(float_to_half(static_cast<float>(std::cos(angle))));
+      rows.push_back(float_to_half(static_cast<float>(std::sin(angle))));
+    }
+    return rows;
+  };
+  std::vector<uint16_t> documents = circle(200, 1), questions = circle(400, 2);
+  write_safetensors(sets_.path("v.safetensors"), {{"documents", Tensor(documents.data(), DType::kF16, {200, 2})},
+                                                  {"questions", Tensor(questions.data(), DType::kF16, {400, 2})}});
+  use("samples = 8\nmax_document_tokens = 64\npool_tokens = 2000\nheld_out = 0\n[[data.sets]]\n"
+      "folder = \"one\"\nteacher_vectors = \"v.safetensors\"\n");
+  for (int64_t step = 0; step < 10; ++step) {
+    const Batch batch = batcher_->make(step);
+    const Readable text = read(batch);
+    std::vector<int> points;  // of the pool's documents
+    for (const std::string& document : text.documents) {
+      std::smatch match;
+      ASSERT_TRUE(std::regex_search(document, match, std::regex(R"(text (\d+) says)")));
+      points.push_back(std::stoi(match[1]));
+    }
+    for (size_t i = 0; i < text.samples.size(); ++i) {
+      const auto entries = slice(batch.teacher_documents, batch.teacher_starts, static_cast<int64_t>(i));
+      const auto scores = slice(batch.teacher_scores, batch.teacher_starts, static_cast<int64_t>(i));
+      if (batch.kinds[i] != SampleKind::kRetrieve) {
+        EXPECT_THAT(entries, IsEmpty());
+        continue;
+      }
+      std::smatch match;
+      ASSERT_TRUE(std::regex_search(text.samples[i], match, std::regex(R"(one (\d+)[ab] say)")));
+      ASSERT_EQ(entries.size(), points.size());
+      for (size_t j = 0; j < entries.size(); ++j) {
+        const int steps = std::stoi(match[1]) - points[static_cast<size_t>(entries[j])];
+        EXPECT_NEAR(scores[j], std::cos(2 * std::numbers::pi * steps / 200), 2e-3);
       }
     }
   }

@@ -155,6 +155,38 @@ TEST_F(DatasetTest, RandomScoreFilesNeverCrash) {
   }
 }
 
+TEST_F(DatasetTest, VectorsOfATeacherMustBelongToTheSet) {
+  sets_.write_numbered_set("s", 10);
+  sets_.write_numbered_set("t", 10);
+  std::vector<uint16_t> half(1000, float_to_half(0.5F));
+  const auto write = [&](const char* name, int64_t documents, int64_t width, const char* model = "m",
+                         DType type = DType::kF16) {
+    write_safetensors(sets_.path(name),
+                      {{"documents", Tensor(half.data(), type, {documents, width})},
+                       {"questions", Tensor(half.data(), DType::kF16, {20, width})}},
+                      {{"model", model}});
+  };
+  const auto error = [&](const std::string& sets) { return error_of([&] { sets_.load(sets_.recipe(sets)); }); };
+  const auto set = [](const std::string& folder, const std::string& file) {
+    return "[[data.sets]]\nfolder = \"" + folder + "\"\nteacher_vectors = \"" + file + "\"\n";
+  };
+  write("v", 10, 4);
+  EXPECT_EQ(error(set("s", "v") + set("s", "v") + set("t", "v")), "no error");
+  write("short", 9, 4);
+  EXPECT_THAT(error(set("s", "short")), AllOf(HasSubstr("9 rows"), HasSubstr("10 documents")));
+  write("bf16", 10, 4, "m", DType::kBF16);
+  EXPECT_THAT(error(set("s", "bf16")), HasSubstr("no float16 matrix"));
+  write("other", 10, 4, "n");
+  EXPECT_THAT(error(set("s", "v") + set("t", "other")), HasSubstr("another set are of 'm'"));
+  write("wide", 10, 8);
+  EXPECT_THAT(error(set("s", "v") + set("t", "wide")), HasSubstr("make all files with one model"));
+  EXPECT_THAT(error(set("s", "v") + set("s", "wide")), HasSubstr("name one file in both"));
+  half[7] = 0x7C00;
+  write("infinite", 10, 4);
+  EXPECT_THAT(error(set("s", "infinite")), HasSubstr("row 1 of tensor 'documents' is not finite"));
+  EXPECT_THAT(error(set("s", "v") + "teacher = \"x\"\n"), HasSubstr("a set has one teacher"));
+}
+
 TEST_F(DatasetTest, BrokenSetsAreRefusedBeforeTraining) {
   sets_.write_numbered_set("s", 10);
   sets_.write_set("silent", {{"a", "", "x"}}, {{"q", "?", {}, {"a"}}});

@@ -300,6 +300,7 @@ class Batcher::Draft {
     batch_.tokens = pool_.sequences().tokens;
     batch_.starts = pool_.sequences().starts;
     batch_.sample_starts = batch_.positive_starts = batch_.ignored_starts = batch_.teacher_starts = {0};
+    const PoolVectors vectors = vectors_of_pool();
     const auto append = [](auto& all, const auto& more) { all.insert(all.end(), more.begin(), more.end()); };
     for (Drawn& drawn : drawn_) {
       append(batch_.sample_tokens, drawn.sample.tokens);
@@ -311,7 +312,7 @@ class Batcher::Draft {
       batch_.positive_starts.push_back(static_cast<int64_t>(batch_.positives.size()));
       append(batch_.ignored, ignored_by(drawn));
       batch_.ignored_starts.push_back(static_cast<int64_t>(batch_.ignored.size()));
-      if (drawn.asks_teacher) append_teacher(drawn);
+      if (drawn.asks_teacher) append_teacher(drawn, vectors);
       batch_.teacher_starts.push_back(static_cast<int64_t>(batch_.teacher_documents.size()));
     }
   }
@@ -348,7 +349,30 @@ class Batcher::Draft {
     }
   }
 
-  void append_teacher(const Drawn& drawn) {
+  PoolVectors vectors_of_pool() const {
+    const std::vector<TeacherVectors>& of_sets = b_.data_.vectors;
+    const auto any = std::find_if(of_sets.begin(), of_sets.end(), [](const TeacherVectors& v) { return !v.empty(); });
+    if (any == of_sets.end()) return {pool_.size(), 0};
+    PoolVectors out(pool_.size(), any->width());
+    for (int32_t i = 0; i < pool_.size(); ++i) {
+      const TeacherVectors& vectors = of_sets[static_cast<size_t>(pool_[i].dataset)];
+      if (!vectors.empty()) vectors.document(pool_[i].document, out.set(i));
+    }
+    return out;
+  }
+
+  void append_teacher(const Drawn& drawn, const PoolVectors& pool) {
+    const TeacherVectors& vectors = b_.data_.vectors[static_cast<size_t>(drawn.set->dataset)];
+    if (!drawn.set->recipe.teacher_vectors.empty()) {
+      std::vector<float> question(static_cast<size_t>(vectors.width()));
+      vectors.question(drawn.question, question);
+      for (int32_t i = 0; i < pool_.size(); ++i) {
+        if (!pool.has(i)) continue;
+        batch_.teacher_documents.push_back(i);
+        batch_.teacher_scores.push_back(pool.score(i, question));
+      }
+      return;
+    }
     for (const ScoredDocument& scored : drawn.set->teacher.of(drawn.question)) {
       const int32_t entry = pool_.find(drawn.set->dataset, scored.document);
       if (entry < 0) continue;

@@ -65,7 +65,7 @@ Schedule<TopKChoice> read_top_k(const TomlFields& fields) {
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual", "titles",
-                     "search_style", "ignore_answers", "hard_negatives", "teacher"});
+                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
   set.weight = fields.number("weight", 1, 0, kMaxWeight);
@@ -79,11 +79,15 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.ignore_answers = fields.flag("ignore_answers", false);
   set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
   set.teacher = resolved(fields.string("teacher", ""), root);
+  set.teacher_vectors = resolved(fields.string("teacher_vectors", ""), root);
   if (set.reading_only && set.retrieve > 0) {
     fields.refuse("retrieve", "a set that is only read has nothing to retrieve", "leave the field out");
   }
   if (set.retrieve + set.answer <= 0) fields.refuse("answer", "retrieve and answer are both 0");
   if (set.reading_only && !set.teacher.empty()) fields.refuse("teacher", "a set that is only read has no teacher");
+  if (!set.teacher.empty() && !set.teacher_vectors.empty()) {
+    fields.refuse("teacher_vectors", "a set has one teacher", "leave out this field or teacher");
+  }
   return set;
 }
 

@@ -44,6 +44,7 @@ struct SetRecipe {
   bool ignore_answers = false;     // a document that holds an answer is not a negative
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty
+  std::string teacher_vectors;     // file of a dense teacher instead; may be empty
 };
 
 struct DataRecipe {

@@ -28,6 +28,7 @@ class Loader {
     if (is_new) {
       data_.datasets.push_back(make_dataset(corpus_alone ? load_beir_corpus(folder) : load_beir(folder), tokenizer_,
                                             {recipe_.max_document_tokens, titles}, pool_));
+      data_.vectors.emplace_back();
     }
     return it->second;
   }
@@ -46,7 +47,24 @@ class Loader {
       set.hard_negatives = ScoreTable::load(recipe.hard_negatives, data, Columns::kScoresOptional);
     }
     if (!recipe.teacher.empty()) set.teacher = ScoreTable::load(recipe.teacher, data, Columns::kWithScores);
+    if (!recipe.teacher_vectors.empty()) load_vectors(recipe.teacher_vectors, set.dataset);
     data_.sets.push_back(std::move(set));
+  }
+
+  /// Entries of one folder share documents, hence vectors.
+  void load_vectors(const std::string& path, int32_t dataset) {
+    const auto at = static_cast<size_t>(dataset);
+    const auto [it, is_new] = vector_files_.emplace(dataset, path);
+    if (!is_new && it->second != path) {
+      throw Error("another entry of this folder has the vectors of " + it->second, path, "name one file in both");
+    }
+    if (!is_new) return;
+    TeacherVectors& loaded = data_.vectors[at] = TeacherVectors::load(path, data_.datasets[at]);
+    for (const TeacherVectors& other : data_.vectors) {
+      if (other.empty() || (other.width() == loaded.width() && other.model() == loaded.model())) continue;
+      throw Error("vectors of the model '" + loaded.model() + "', those of another set are of '" + other.model() + "'",
+                  path, "make all files with one model");
+    }
   }
 
   static void check_questions(const TrainingSet& set, const Dataset& data) {
@@ -68,6 +86,7 @@ class Loader {
   ThreadPool& pool_;
   TrainingData data_;
   std::map<std::pair<std::string, bool>, int32_t> by_folder_;  // and whether with titles
+  std::map<int32_t, std::string> vector_files_;                // by dataset
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "train/data/held_out.h"
 #include "train/data/recipe.h"
 #include "train/data/teacher.h"
+#include "train/data/teacher_vectors.h"
 
 namespace msa::train {
 
@@ -22,6 +23,7 @@ struct TrainingSet {
 
 struct TrainingData {
   std::vector<Dataset> datasets;
+  std::vector<TeacherVectors> vectors;  // [datasets], empty where no set names any; all of one model
   std::vector<TrainingSet> sets;
   int32_t corpus = -1;  // index into datasets, or -1
 };
