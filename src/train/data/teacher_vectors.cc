@@ -50,7 +50,7 @@ TeacherVectors TeacherVectors::load(const std::string& path, const Dataset& data
   return v;
 }
 
-void TeacherVectors::read(const Tensor& rows, int32_t index, std::span<float> out) {
+void TeacherVectors::read(const msa::Tensor& rows, int32_t index, std::span<float> out) {
   const auto* row = rows.row<uint16_t>(index);
   for (size_t i = 0; i < out.size(); ++i) out[i] = half_to_float(row[i]);
 }

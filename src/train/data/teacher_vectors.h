@@ -28,10 +28,10 @@ class TeacherVectors {
   void question(int32_t index, std::span<float> out) const { read(questions_, index, out); }
 
  private:
-  static void read(const Tensor& rows, int32_t index, std::span<float> out);
+  static void read(const msa::Tensor& rows, int32_t index, std::span<float> out);
 
   std::vector<SafetensorsFile> files_;  // one, or none
-  Tensor documents_, questions_;        // F16, views of the file
+  msa::Tensor documents_, questions_;   // F16, views of the file; the trainer also knows torch::Tensor
   int64_t width_ = 0;
   std::string model_;
 };
