@@ -21,6 +21,12 @@ std::string cuda_name(int index);
 void* cuda_allocate(int index, size_t bytes);
 /// Work that uses the memory may still be under way: it is kept, and given out again once the device is done with it.
 void cuda_release(int index, void* memory);
+/// Hands the driver all memory that is kept.
+void cuda_give_back(int index);
+/// Throws the Error of a request for `bytes` that could not be met.
+[[noreturn]] void cuda_out_of_memory(int index, size_t bytes);
+/// Bytes that a request could still get, what is kept counted in.
+size_t cuda_free_bytes(int index);
 
 /// The same of the host, for copies while the host goes on.
 void* cuda_allocate_pinned(int index, size_t bytes);
