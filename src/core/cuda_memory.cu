@@ -129,11 +129,11 @@ void cuda_release(int index, void* memory) { caches_of(index).device.release(mem
 void cuda_give_back(int index) { caches_of(use_device(index)).device.give_back(); }
 void cuda_out_of_memory(int index, size_t bytes) { BlockCache::throw_out_of_memory(index, bytes, "device memory"); }
 
-size_t cuda_free_bytes(int index) {
+CudaBytes cuda_bytes(int index) {
   BlockCache& cache = caches_of(use_device(index)).device;
   size_t free = 0, total = 0;
   cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  return free + cache.free_bytes();
+  return {free + cache.free_bytes(), total};
 }
 
 void* cuda_allocate_pinned(int index, size_t bytes) {

@@ -28,7 +28,7 @@ class Interleave {
  public:
   /// `keys`: of an earlier question or null; replaced where they are not the snapshot's.
   Interleave(Context& context, const Model& model, const Bank& bank, std::string_view question,
-             const AskOptions& options, std::shared_ptr<const DeviceKeys>& keys)
+             const AskOptions& options, std::shared_ptr<DeviceKeys>& keys)
       : model_(model),
         bank_(bank),
         question_(question),

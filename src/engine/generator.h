@@ -108,7 +108,7 @@ class Generator {
   const Model& model_;
   const Bank& bank_;
   // Of the last snapshot that a question on a GPU saw.
-  std::shared_ptr<const DeviceKeys> keys_;
+  std::shared_ptr<DeviceKeys> keys_;
 };
 
 }  // namespace msa

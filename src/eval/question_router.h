@@ -36,7 +36,7 @@ class QuestionRouter {
   const Model& model_;
   std::shared_ptr<const Snapshot> snapshot_;
   RoutingOptions options_;
-  std::shared_ptr<const DeviceKeys> keys_;  // on a GPU
+  std::shared_ptr<DeviceKeys> keys_;  // on a GPU
   Workspace workspace_;
   int64_t tokens_ = 0;
 };

@@ -165,7 +165,7 @@ size_t routing_scratch_bytes(int64_t n_chunks, int n_documents, int n, int m) {
 
 void scan_documents(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {
   const ScratchParts parts = parts_of(bank, query, scratch);
-  check_cuda(cudaMemsetAsync(parts.counters, 0, parts.zero_bytes_scan, stream_of(scratch)), "cudaMemsetAsync");
+  if (!query.more) clear_scores(bank.n_documents, scratch);
   scan_bf16(scan_params(bank, query, false), query, parts.document_orders, stream_of(scratch));
 }
 
@@ -176,6 +176,11 @@ void select_documents(int n_documents, int k, const RoutingScratch& scratch, Rou
   p.document_orders = parts.document_orders;
   p.selection = selection;
   select_best(p, stream_of(scratch));
+}
+
+void clear_scores(int n_documents, const RoutingScratch& scratch) {
+  const ScratchParts parts(scratch.data, 0, n_documents, 0, 0);
+  check_cuda(cudaMemsetAsync(parts.counters, 0, parts.zero_bytes_scan, stream_of(scratch)), "cudaMemsetAsync");
 }
 
 void document_scores(int n_documents, const RoutingScratch& scratch, float* scores) {
@@ -191,28 +196,58 @@ void route_bf16(const RoutingBank& bank, const RoutingQuery& query, const Routin
 
 void route_int8(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch,
                 RoutingSelection* selection) {
+  scan_bounds_int8(bank, query, scratch);
+  find_candidates(bank, query, scratch);
+  score_candidates(bank, query, scratch);
+  const ScratchParts parts = parts_of(bank, query, scratch);
+  SelectParams select = select_params(parts, bank.n_documents, query.k);
+  select.document_orders = parts.document_orders;
+  select.selection = selection;
+  select.n_candidates = &parts.counters->n_candidates;
+  select_best(select, stream_of(scratch));
+}
+
+RoutingCandidates find_candidates(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {
   const ScratchParts parts = parts_of(bank, query, scratch);
   const cudaStream_t stream = stream_of(scratch);
-  scan_int8(bank, query, parts, nullptr, stream);
-
+  raise_orders(parts.document_orders, bank.n_documents, parts.lower_orders, stream);
   SelectParams select = select_params(parts, bank.n_documents, query.k);
   select.document_orders = parts.lower_orders;
   select.selection = parts.lower_best;
   select_best(select, stream);
-  collect_candidates(
-      {list_of(bank, query), parts.upper_orders, parts.lower_best, parts.candidates, &parts.counters->n_candidates},
-      stream);
+  CandidateParams p;
+  p.list = list_of(bank, query);
+  p.document_of_chunk = bank.document_of_chunk;
+  p.upper_orders = parts.upper_orders;
+  p.lower_best = parts.lower_best;
+  p.candidates = parts.candidates;
+  p.n_candidates = &parts.counters->n_candidates;
+  collect_candidates(p, stream);
+  return {parts.candidates, &parts.counters->n_candidates};
+}
 
-  // Where the candidates do not fit their list, the same launch scans what the query asked for.
+/// Where the candidates do not fit their list, the same launch scans what the query asked for.
+void score_candidates(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {
+  const ScratchParts parts = parts_of(bank, query, scratch);
   ScanParams rescore = scan_params(bank, query, false);
   rescore.overflow_list = rescore.list;
   rescore.overflow = kRoutingCandidates;
   rescore.list = {parts.candidates, &parts.counters->n_candidates, kRoutingCandidates};
-  scan_bf16(rescore, query, parts.document_orders, stream);
-  select.document_orders = parts.document_orders;
-  select.selection = selection;
-  select.n_candidates = &parts.counters->n_candidates;
-  select_best(select, stream);
+  scan_bf16(rescore, query, parts.document_orders, stream_of(scratch));
+}
+
+void document_bounds(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch, float* lower,
+                     float* upper) {
+  const ScratchParts parts = parts_of(bank, query, scratch);
+  const cudaStream_t stream = stream_of(scratch);
+  raise_orders(parts.document_orders, bank.n_documents, parts.lower_orders, stream);
+  scores_of_orders(parts.lower_orders, bank.n_documents, lower, stream);
+  auto* const orders = reinterpret_cast<uint32_t*>(upper);
+  check_cuda(cudaMemcpyAsync(orders, parts.lower_orders, static_cast<size_t>(bank.n_documents) * sizeof(*orders),
+                             cudaMemcpyDeviceToDevice, stream),
+             "cudaMemcpyAsync");
+  raise_documents(list_of(bank, query), bank.document_of_chunk, parts.upper_orders, orders, stream);
+  scores_of_orders(orders, bank.n_documents, upper, stream);
 }
 
 void scan_bounds_int8(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {

@@ -123,8 +123,8 @@ __global__ void candidates_kernel(const CandidateParams p) {
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < count;
        base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t i = base + threadIdx.x;
-    const bool wanted = i < count && p.upper_orders[i] >= threshold;
-    const int32_t row = !wanted ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
+    const int32_t row = i >= count ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
+    const bool wanted = i < count && p.document_of_chunk[row] >= 0 && p.upper_orders[i] >= threshold;
     append(wanted, row, p.candidates, kRoutingCandidates, p.n_candidates);
   }
 }
@@ -134,9 +134,34 @@ __global__ void permitted_kernel(const int32_t* document_of_chunk, int64_t n_chu
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < n_chunks;
        base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t i = base + threadIdx.x;
-    const bool wanted = i < n_chunks && permitted[document_of_chunk[i]] != 0;
+    const int32_t document = i < n_chunks ? document_of_chunk[i] : -1;
+    const bool wanted = document >= 0 && permitted[document] != 0;
     append(wanted, static_cast<int32_t>(i), rows, static_cast<int32_t>(n_chunks), n_rows);
   }
+}
+
+__global__ void raise_orders_kernel(const uint32_t* orders, int n, uint32_t* to) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < n) to[i] = max(to[i], orders[i]);
+}
+
+__global__ void raise_documents_kernel(const ChunkList list, const int32_t* document_of_chunk, const uint32_t* orders,
+                                       uint32_t* to) {
+  const int64_t count = list.count == nullptr ? list.all : *list.count;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int32_t document = document_of_chunk[list.rows == nullptr ? i : list.rows[i]];
+    if (document >= 0 && orders[i] > to[document]) atomicMax(to + document, orders[i]);
+  }
+}
+
+__global__ void mark_means_kernel(const float* values, int layers, int64_t n, float threshold, uint8_t* flags) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  float sum = 0;
+  for (int layer = 0; layer < layers; ++layer) sum += values[layer * n + i];
+  const float mean = sum / static_cast<float>(layers);
+  flags[i] = mean >= threshold && mean > -INFINITY ? 1 : 0;
 }
 
 __device__ inline double sum_of_warp(double x) {
@@ -217,6 +242,25 @@ void select_best(const SelectParams& p, cudaStream_t stream) {
 void collect_candidates(const CandidateParams& p, cudaStream_t stream) {
   candidates_kernel<<<blocks_for(p.list.all, 256, kAppendBlocks), 256, 0, stream>>>(p);
   check_cuda(cudaGetLastError(), "candidates_kernel");
+}
+
+void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stream) {
+  raise_orders_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, stream>>>(orders, n, to);
+  check_cuda(cudaGetLastError(), "raise_orders_kernel");
+}
+
+void raise_documents(const ChunkList& list, const int32_t* document_of_chunk, const uint32_t* orders, uint32_t* to,
+                     cudaStream_t stream) {
+  raise_documents_kernel<<<blocks_for(list.all, 256, kAppendBlocks), 256, 0, stream>>>(list, document_of_chunk, orders,
+                                                                                       to);
+  check_cuda(cudaGetLastError(), "raise_documents_kernel");
+}
+
+void mark_means(const float* values, int layers, int64_t n, float threshold, uint8_t* flags, void* stream) {
+  if (n == 0) return;
+  mark_means_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, static_cast<cudaStream_t>(stream)>>>(values, layers, n,
+                                                                                                    threshold, flags);
+  check_cuda(cudaGetLastError(), "mark_means_kernel");
 }
 
 void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream) {

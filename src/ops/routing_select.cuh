@@ -23,6 +23,7 @@ void select_best(const SelectParams& p, cudaStream_t stream);
 
 struct CandidateParams {
   ChunkList list;
+  const int32_t* document_of_chunk = nullptr;
   const uint32_t* upper_orders = nullptr;        // [chunks of the list]
   const RoutingSelection* lower_best = nullptr;  // the k best lower bounds of documents
   int32_t* candidates = nullptr;                 // [kRoutingCandidates]
@@ -34,6 +35,12 @@ void collect_candidates(const CandidateParams& p, cudaStream_t stream);
 
 /// queries F32 [m, n] → rounded [m, n] to bf16 (scratch) → out [m, quantised_key_bytes(n)].
 void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream);
+
+/// to [n] = the greater of orders [n] and what is there.
+void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stream);
+/// to [documents] = the greatest of what is there and of the orders [chunks of the list] of its chunks.
+void raise_documents(const ChunkList& list, const int32_t* document_of_chunk, const uint32_t* orders, uint32_t* to,
+                     cudaStream_t stream);
 
 /// orders [n] → scores [n], -inf of order 0; of upper bounds a missing order cannot occur.
 void scores_of_orders(const uint32_t* orders, int64_t n, float* scores, cudaStream_t stream);

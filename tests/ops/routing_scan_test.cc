@@ -370,6 +370,76 @@ TEST_F(RoutingScan, RulesOutAlmostAllOfManyRandomKeys) {
   EXPECT_LT(s.candidates, 20'000);
 }
 
+/// Part of the chunks has int8 keys, the others are scanned in two pieces: the documents and scores of one whole scan,
+/// and the bounds hold every document. Chunks of no document take no part.
+TEST_F(RoutingScan, InSteps) {
+  uint32_t seed = 40;
+  for (const int n : {64, 1024}) {
+    for (const int m : {3, 32, 100}) {
+      std::mt19937 engine(++seed);
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      constexpr int64_t kChunks = 9001, kQuantised = 5003, kSecond = 7777;
+      constexpr int k = 16;
+      std::vector<int32_t> documents = documents_of(kChunks, 8, engine);
+      const int n_documents = documents.back() + 1;
+      for (int32_t& d : documents) d = d % 5 == 3 ? -1 : d;
+      documents.back() = n_documents - 1;
+      const TestBank bank(n, routing_keys(kChunks, n, KeyKind::kRandom, engine), documents);
+      TestQuery query(bank, routing_queries(m, n, bank.keys, engine), k);
+      const Outcome exact = query.route(false);
+      for (int d = 3; d < n_documents - 1; d += 5) ASSERT_EQ(exact.scores[static_cast<size_t>(d)], -kInf);
+      EXPECT_EQ(pairs_of(query.route(true).selection), pairs_of(exact.selection));
+
+      const auto piece = [&](int64_t begin, int64_t end) {
+        return RoutingBank{bank.device_keys.get() + begin * n,
+                           nullptr,
+                           bank.device_documents.get() + begin,
+                           end - begin,
+                           n_documents,
+                           n};
+      };
+      RoutingBank quantised = bank.bank();
+      quantised.n_chunks = kQuantised;
+      RoutingQuery more = query.query();
+      more.more = true;
+      const RoutingScratch run = query.run();
+      scan_bounds_int8(quantised, query.query(), run);
+      scan_documents(piece(kQuantised, kSecond), more, run);
+      scan_documents(piece(kSecond, kChunks), more, run);
+      find_candidates(quantised, query.query(), run);
+      score_candidates(quantised, query.query(), run);
+      const DeviceArray<RoutingSelection> selection(1);
+      const DeviceArray<float> lower(exact.scores.size()), upper(exact.scores.size());
+      select_documents(n_documents, k, run, selection.get());
+      EXPECT_EQ(pairs_of(selection.download()[0]), pairs_of(exact.selection));
+      document_bounds(quantised, query.query(), run, lower.get(), upper.get());
+      const std::vector<float> low = lower.download(), high = upper.download();
+      for (size_t d = 0; d < exact.scores.size(); ++d) {
+        ASSERT_LE(low[d], exact.scores[d]) << "document " << d;
+        ASSERT_GE(high[d], exact.scores[d]) << "document " << d;
+      }
+    }
+  }
+}
+
+TEST_F(RoutingScan, MarksMeans) {
+  constexpr int n = 1000;
+  std::mt19937 engine(15);
+  std::vector<float> values(3 * n);
+  for (float& x : values) x = static_cast<float>(engine() % 7);
+  values[5] = -kInf, values[6] = std::numeric_limits<float>::quiet_NaN(), values[7] = kInf;
+  const DeviceArray<float> on_device(values);
+  const DeviceArray<uint8_t> flags(n);
+  for (const float threshold : {-kInf, 3.0f, 6.0f}) {
+    mark_means(on_device.get(), 3, n, threshold, flags.get(), nullptr);
+    const std::vector<uint8_t> found = flags.download();
+    for (size_t i = 0; i < n; ++i) {
+      const float mean = (values[i] + values[n + i] + values[2 * n + i]) / 3;
+      ASSERT_EQ(found[i], mean >= threshold && mean > -kInf ? 1 : 0) << i;
+    }
+  }
+}
+
 /// NaN never wins; infinity does. The certified route takes such keys as unknown and comes to the same.
 TEST_F(RoutingScan, BrokenNumbers) {
   std::mt19937 engine(14);
