@@ -141,6 +141,7 @@ bool DeviceKeys::follow(Context& context, std::shared_ptr<const Snapshot> snapsh
   rows_.emplace(std::move(rows));
   snapshot_ = std::move(snapshot);
   slot_of_row_ = rows_->slots();
+  slot_starts_ = rows_->slot_starts();
   reserve(context);
   upload(context, kept);
   set_slots(context);
@@ -193,9 +194,11 @@ DeviceKeys::HostRows DeviceKeys::host_rows(int64_t begin, int64_t end, const Sco
   if (how.allowed.empty() || begin == end) return rows;
   MSA_CHECK(static_cast<int64_t>(how.host_allowed.size()) == n_slots_);
   rows.listed = true;
-  for (int64_t row = begin; row < end; ++row) {
-    const int32_t slot = slot_of_row_[static_cast<size_t>(row)];
-    if (slot >= 0 && how.host_allowed[static_cast<size_t>(slot)] != 0) rows.list.push_back(static_cast<int32_t>(row));
+  for (size_t slot = 0; slot < how.host_allowed.size(); ++slot) {
+    if (how.host_allowed[slot] == 0 || slot_of_row_[static_cast<size_t>(slot_starts_[slot])] < 0) continue;
+    const auto first = std::max<int64_t>(begin, slot_starts_[slot]);
+    const auto last = std::min<int64_t>(end, slot_starts_[slot + 1]);
+    for (int64_t row = first; row < last; ++row) rows.list.push_back(static_cast<int32_t>(row));
   }
   return rows;
 }

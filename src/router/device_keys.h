@@ -105,6 +105,7 @@ class DeviceKeys {
   std::vector<GrowingMemory> bf16_keys_;  // per layer [bf16_rows, G·d]
   std::vector<GrowingMemory> int8_keys_;  // per layer [int8_rows, quantised_key_bytes(G·d)]
   std::vector<int32_t> slot_of_row_;      // [n_rows], -1: dead
+  std::vector<int32_t> slot_starts_;      // [n_slots + 1] rows of the snapshot's documents
   Buffer device_slot_of_row_;
   std::shared_ptr<Pieces> pieces_;  // of keys on their way
 };

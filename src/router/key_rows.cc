@@ -29,6 +29,17 @@ std::vector<int32_t> KeyRows::slots() const {
   return out;
 }
 
+std::vector<int32_t> KeyRows::slot_starts() const {
+  std::vector<int32_t> out;
+  out.reserve(static_cast<size_t>(n_slots_ + 1));
+  for (size_t s = 0; s < snapshot_->segments.size(); ++s) {
+    const std::span<const int64_t> starts = snapshot_->segments[s]->chunk_starts();
+    for (size_t i = 0; i + 1 < starts.size(); ++i) out.push_back(static_cast<int32_t>(row_starts_[s] + starts[i]));
+  }
+  out.push_back(static_cast<int32_t>(n_rows()));
+  return out;
+}
+
 size_t KeyRows::segment_of(int64_t row) const {
   return static_cast<size_t>(std::upper_bound(row_starts_.begin(), row_starts_.end(), row) - row_starts_.begin() - 1);
 }

@@ -17,6 +17,8 @@ class KeyRows {
 
   int64_t n_rows() const { return row_starts_.back(); }
   int64_t n_slots() const { return n_slots_; }  // documents, dead ones too
+  /// [n_slots + 1] the first row of every document, and the end.
+  std::vector<int32_t> slot_starts() const;
   /// [n_rows] the document's place in the snapshot, -1 of a dead one.
   std::vector<int32_t> slots() const;
 

@@ -88,11 +88,15 @@ TEST_F(KeyRowsTest, SlotsOfTheLiving) {
   EXPECT_EQ(rows.n_slots(), 231);
   const std::vector<int32_t> slots = rows.slots();
   ASSERT_EQ(static_cast<int64_t>(slots.size()), rows.n_rows());
+  const std::vector<int32_t> slot_starts = rows.slot_starts();
+  ASSERT_EQ(slot_starts.size(), 232u);
+  EXPECT_EQ(slot_starts.back(), rows.n_rows());
   size_t row = 0;
   int32_t slot = 0;
   for (size_t s = 0; s < snapshot->segments.size(); ++s) {
     const auto starts = snapshot->segments[s]->chunk_starts();
     for (size_t i = 0; i + 1 < starts.size(); ++i, ++slot) {
+      ASSERT_EQ(slot_starts[static_cast<size_t>(slot)], static_cast<int32_t>(row));
       for (int64_t c = starts[i]; c < starts[i + 1]; ++c) {
         ASSERT_EQ(slots[row++], snapshot->live[s][i] != 0 ? slot : -1);
       }
