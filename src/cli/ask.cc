@@ -34,10 +34,10 @@ Json to_json(const Answer& answer, const std::vector<int>& layers) {
                     {"end", describe(h.end)},
                     {"tokens", h.prompt_tokens},
                     {"ms", {{"prefill", h.prefill_ms}, {"route", h.route_ms}, {"decode", h.decode_ms}}}});
-    if (h.routing.int8) {
-      hops.back()["int8_keys"] = {{"chunks", h.routing.chunks},
-                                  {"candidates", h.routing.candidates},
-                                  {"layers_fallen_back", h.routing.fell_back}};
+    if (h.routing.bounded) {
+      hops.back()["quantised_keys"] = {{"chunks", h.routing.chunks},
+                                       {"candidates", h.routing.candidates},
+                                       {"layers_fallen_back", h.routing.fell_back}};
     }
   }
   return {{"answer", answer.text},
@@ -53,8 +53,8 @@ void print_trace(const Answer& answer) {
     const HopTrace& h = answer.hops[i];
     std::cerr << fmt::format("hop {}: {} tokens, prefill {:.0f} ms, routing {:.1f} ms, decoding {:.0f} ms\n", i + 1,
                              h.prompt_tokens, h.prefill_ms, h.route_ms, h.decode_ms);
-    if (h.routing.int8) {
-      std::cerr << fmt::format("  int8 keys  {} of {} chunks scored again, {} layers fell back\n", h.routing.candidates,
+    if (h.routing.bounded) {
+      std::cerr << fmt::format("  bounds     {} of {} chunks scored again, {} layers fell back\n", h.routing.candidates,
                                h.routing.chunks, h.routing.fell_back);
     }
     for (size_t j = 0; j < std::min<size_t>(5, h.routed.size()); ++j) {

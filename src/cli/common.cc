@@ -23,9 +23,10 @@ void add_device_option(CLI::App& app, Common& common) {
 }
 
 void add_device_bank_options(CLI::App& app, Common& common) {
-  app.add_option("--routing-keys", common.routing_keys,
-                 "On a GPU: bf16, int8 (half the memory, the same documents), or auto: bf16 where they fit")
-      ->check(CLI::IsMember({"auto", "bf16", "int8"}))
+  app.add_option(
+         "--routing-keys", common.routing_keys,
+         "On a GPU: bf16, int8 (half the memory, the same documents), int4 (a quarter), or auto: the first that fits")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "int4"}))
       ->capture_default_str();
   app.add_option(
          "--gpu-memory", common.gpu_memory,

@@ -38,7 +38,7 @@ class BankMemory : public Memory {
   std::vector<float> layer_scores(const ScoredDocument& document) const;
   size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
   double route_milliseconds() const { return route_ms_; }
-  /// How far int8 keys decided, in the layers routed last.
+  /// How far quantised keys decided, in the layers routed last.
   DeviceRouting::Statistics statistics() const;
 
  protected:

@@ -123,7 +123,7 @@ DeviceRouting::Statistics DeviceRouting::statistics() {
   if (!has_routed() || !is_bounded()) return s;
   std::vector<int32_t> counts(static_cast<size_t>(query_.n_layers));
   copy(*context_, candidates_, Tensor(counts.data(), DType::kI32, {query_.n_layers}));
-  s.int8 = true;
+  s.bounded = true;
   s.chunks = keys_->sizes().rows * query_.n_layers;
   for (const int32_t n : counts) {
     s.candidates += n;

@@ -10,8 +10,8 @@
 
 namespace msa {
 
-/// Documents are named by their slots (Router). With int8 keys a layer's scores are known for its best documents and
-/// bounded for the others; what else is asked for is scored when it is.
+/// Documents are named by their slots (Router). With quantised keys a layer's scores are known for its best documents
+/// and bounded for the others; what else is asked for is scored when it is.
 class DeviceRouting {
  public:
   struct Query {
@@ -36,9 +36,9 @@ class DeviceRouting {
   /// One document's in every layer.
   std::vector<float> layer_scores(int64_t slot);
 
-  /// Chunks that int8 keys could not rule out, over all layers, and layers where these were too many.
+  /// Chunks that quantised keys could not rule out, over all layers, and layers where these were too many.
   struct Statistics {
-    bool int8 = false;
+    bool bounded = false;
     int64_t chunks = 0, candidates = 0;
     int fell_back = 0;
   };

@@ -174,12 +174,51 @@ __device__ inline float norm_above(double norm) {
   return above < 0x1p-126f ? 0x1p-126f : above;  // not fmaxf: NaN stays NaN
 }
 
+/// As Rounding of routing_quantise.cc, spread over a warp.
+struct WarpRounding {
+  float scale, least, most;
+  double squares;
+  int32_t integer_squares;
+
+  __device__ float of(float x) const {
+    return scale > 0 ? fminf(fmaxf(rintf(__fdiv_rn(x, scale)), least), most) : 0.0f;
+  }
+};
+
+__device__ inline WarpRounding rounding_of(const __nv_bfloat16* key, int n, float scale, float least, float most) {
+  WarpRounding r{scale, least, most, 0, 0};
+  for (int i = static_cast<int>(threadIdx.x % 32); i < n; i += 32) {
+    const float x = __bfloat162float(key[i]), rounded = r.of(x);
+    const float error = static_cast<float>(static_cast<double>(x) - static_cast<double>(scale) * rounded);
+    r.squares += static_cast<double>(error) * static_cast<double>(error);
+    r.integer_squares += static_cast<int>(rounded) * static_cast<int>(rounded);
+  }
+  r.squares = sum_of_warp(r.squares);
+  r.integer_squares = __reduce_add_sync(0xffffffffu, r.integer_squares);
+  return r;
+}
+
+__device__ inline float packed_scale(int i) {
+  return __fdiv_rn(static_cast<float>(kFirstPackedScale + i), kPackedScaleParts);
+}
+
+template <int kBits>
+__device__ inline WarpRounding best_rounding(const __nv_bfloat16* key, int n, float largest) {
+  if constexpr (kBits == 8) return rounding_of(key, n, __fdiv_rn(largest, 127.0f), -127.0f, 127.0f);
+  WarpRounding best = rounding_of(key, n, __fmul_rn(largest, packed_scale(0)), -8.0f, 7.0f);
+  for (int i = 1; i < kPackedScales; ++i) {
+    const WarpRounding other = rounding_of(key, n, __fmul_rn(largest, packed_scale(i)), -8.0f, 7.0f);
+    if (other.squares < best.squares) best = other;
+  }
+  return best;
+}
+
 /// A warp; step for step as quantise_key of routing_quantise.cc, so that the bits are the same.
+template <int kBits>
 __device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   float largest = 0;
-  double squares = 0, error_squares = 0;
-  int32_t integer_squares = 0;
+  double squares = 0;
   for (int i = lane; i < n; i += 32) {
     const float x = __bfloat162float(key[i]);
     largest = fmaxf(largest, fabsf(x));
@@ -188,28 +227,36 @@ __device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out
   for (int offset = 16; offset > 0; offset /= 2)
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
   const float norm = norm_above(__dsqrt_rn(sum_of_warp(squares)));
-  const bool certain = norm <= kMaxCertifiedNorm;
-  const float scale = certain ? __fdiv_rn(largest, 127.0f) : 0.0f;
-  for (int i = lane; i < n; i += 32) {
-    const float x = __bfloat162float(key[i]);
-    const float rounded = scale > 0 ? fminf(fmaxf(rintf(__fdiv_rn(x, scale)), -127.0f), 127.0f) : 0.0f;
-    const int quantised = static_cast<int>(rounded);
-    out[i] = static_cast<int8_t>(quantised);
-    const float error = static_cast<float>(static_cast<double>(x) - static_cast<double>(scale) * rounded);
-    error_squares += static_cast<double>(error) * static_cast<double>(error);
-    integer_squares += quantised * quantised;
+  bool certain = norm <= kMaxCertifiedNorm;
+  WarpRounding rounding = best_rounding<kBits>(key, n, certain ? largest : 0.0f);
+  if (kBits == 4 && rounding.scale > 0 && rounding.scale < kLeastPackedScale) {
+    certain = false;
+    rounding.scale = 0;
   }
-  integer_squares = __reduce_add_sync(0xffffffffu, integer_squares);
-  const float error_norm = norm_above(__dsqrt_rn(sum_of_warp(error_squares)));
-  const double exact = static_cast<double>(scale) * __dsqrt_rn(static_cast<double>(integer_squares));
+  const auto value = [&](int i) { return static_cast<int>(rounding.of(__bfloat162float(key[i]))); };
+  if constexpr (kBits == 8) {
+    for (int i = lane; i < n; i += 32) out[i] = static_cast<int8_t>(value(i));
+  } else {
+    for (int i = lane; i < n / 2; i += 32) {
+      const int first = 2 * i - lane;  // element `lane` of the block
+      const unsigned low = static_cast<unsigned>(value(first)) & 15u;
+      const unsigned high = static_cast<unsigned>(value(first + kPackedHalf)) & 15u;
+      out[i] = static_cast<int8_t>(low | high << 4);
+    }
+  }
   if (lane != 0) return;
-  *reinterpret_cast<KeyCertificate*>(out + n) =
-      certain ? KeyCertificate{scale, error_norm, norm, norm_above(exact)} : KeyCertificate{0, INFINITY, INFINITY, 0};
+  const double length = __dsqrt_rn(static_cast<double>(rounding.integer_squares));
+  const float scale = kBits == 8 ? rounding.scale : rounding.scale / kPackedUnit;
+  *reinterpret_cast<KeyCertificate*>(out + n * kBits / 8) =
+      certain ? KeyCertificate{scale, norm_above(__dsqrt_rn(rounding.squares)), norm,
+                               norm_above(static_cast<double>(rounding.scale) * length)}
+              : KeyCertificate{0, INFINITY, INFINITY, 0};
 }
 
+template <int kBits>
 __global__ void quantise_kernel(const __nv_bfloat16* keys, int64_t rows, int n, char* out, int64_t row_bytes) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarpsABlock + threadIdx.x / 32;
-  if (row < rows) quantise_row(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
+  if (row < rows) quantise_row<kBits>(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
 }
 
 __global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat16* rounded, char* out,
@@ -217,7 +264,7 @@ __global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat
   const int64_t at = static_cast<int64_t>(blockIdx.x) * n;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) rounded[at + i] = __float2bfloat16_rn(queries[at + i]);
   __syncwarp();
-  quantise_row(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
+  quantise_row<8>(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
 }
 
 __global__ void scores_kernel(const uint32_t* orders, int64_t n, float* scores) {
@@ -284,13 +331,13 @@ void permitted_chunks(const RoutingBank& bank, const uint8_t* permitted, int32_t
   check_cuda(cudaGetLastError(), "permitted_kernel");
 }
 
-void quantise_keys_cuda(const bf16* keys, int64_t rows, int n, void* out, void* stream) {
-  MSA_CHECK(n > 0 && n % kRoutingWidthStep == 0);
+void quantise_keys_cuda(const bf16* keys, int64_t rows, int n, int bits, void* out, void* stream) {
+  MSA_CHECK(n > 0 && n % (bits == 4 ? kPackedWidthStep : kRoutingWidthStep) == 0 && (bits == 4 || bits == 8));
   if (rows == 0) return;
-  quantise_kernel<<<blocks_for(rows, kWarpsABlock, kMostBlocks), kWarpsABlock * 32, 0,
-                    static_cast<cudaStream_t>(stream)>>>(reinterpret_cast<const __nv_bfloat16*>(keys), rows, n,
-                                                         static_cast<char*>(out),
-                                                         static_cast<int64_t>(quantised_key_bytes(n)));
+  const auto kernel = bits == 4 ? quantise_kernel<4> : quantise_kernel<8>;
+  kernel<<<blocks_for(rows, kWarpsABlock, kMostBlocks), kWarpsABlock * 32, 0, static_cast<cudaStream_t>(stream)>>>(
+      reinterpret_cast<const __nv_bfloat16*>(keys), rows, n, static_cast<char*>(out),
+      static_cast<int64_t>(quantised_key_bytes(n, bits)));
   check_cuda(cudaGetLastError(), "quantise_kernel");
 }
 

@@ -95,7 +95,7 @@ DeviceKeys::DeviceKeys(Context& context, const BankShape& shape, const Layout& l
 
 int64_t DeviceKeys::held_bytes() const {
   size_t bytes = 0;
-  for (const auto* all : {&bf16_keys_, &int8_keys_}) {
+  for (const auto* all : {&bf16_keys_, &quantised_keys_}) {
     for (const GrowingMemory& memory : *all) bytes += memory.capacity();
   }
   return static_cast<int64_t>(bytes);
@@ -122,7 +122,7 @@ void DeviceKeys::reserve([[maybe_unused]] Context& context) {
     }
   };
   room(bf16_keys_, placement_.bf16_rows, static_cast<size_t>(row_bytes()));
-  room(int8_keys_, placement_.int8_rows, quantised_key_bytes(width()));
+  room(quantised_keys_, placement_.quantised_rows, quantised_key_bytes(width(), placement_.bits));
 }
 
 bool DeviceKeys::follow(Context& context, std::shared_ptr<const Snapshot> snapshot) {
@@ -130,11 +130,11 @@ bool DeviceKeys::follow(Context& context, std::shared_ptr<const Snapshot> snapsh
   if (shape.n_layers() != n_layers_ || shape.kv_heads != kv_heads_ || shape.head_dim != head_dim_) return false;
   KeyRows rows(snapshot);
   const KeyPlacement placement = placement_for(context, rows.n_rows());
-  const bool same_kind = (placement.int8_rows > 0) == (placement_.int8_rows > 0) &&
-                         (placement.bf16_rows > 0) == (placement_.bf16_rows > 0);
+  const bool same_kind = (placement.quantised_rows > 0) == (placement_.quantised_rows > 0) &&
+                         (placement.bf16_rows > 0) == (placement_.bf16_rows > 0) && placement.bits == placement_.bits;
   if (snapshot_ != nullptr && !same_kind && n_rows_ > 0) return false;
   int64_t kept = snapshot_ == nullptr ? 0 : KeyRows::common_rows(*snapshot_, *snapshot);
-  kept = std::min(kept, std::max(placement_.bf16_rows, placement_.int8_rows));
+  kept = std::min(kept, placement_.on_gpu());
   placement_ = placement;
   n_rows_ = rows.n_rows();
   n_slots_ = rows.n_slots();
@@ -152,7 +152,7 @@ bool DeviceKeys::follow(Context& context, std::shared_ptr<const Snapshot> snapsh
 void DeviceKeys::upload(Context& context, int64_t first_row) {
   HostRows rows;
   rows.begin = first_row;
-  rows.end = std::max({first_row, placement_.bf16_rows, placement_.int8_rows});
+  rows.end = std::max(first_row, placement_.on_gpu());
   for (int layer = 0; layer < n_layers_; ++layer) {
     for_each_piece(context, layer, rows, [&](const Tensor& keys, const Tensor&, int64_t at) {
       const int64_t first = first_row + at;
@@ -160,17 +160,17 @@ void DeviceKeys::upload(Context& context, int64_t first_row) {
         char* const to = static_cast<char*>(bf16_keys_[static_cast<size_t>(layer)].data()) + first * row_bytes();
         copy(context, keys, Tensor(to, DType::kBF16, {keys.rows(), width()}, context.device));
       }
-      if (placement_.int8_rows > 0) quantise(context, layer, keys, first);
+      if (placement_.quantised_rows > 0) quantise(context, layer, keys, first);
     });
   }
   uploaded_rows_ += rows.size();
 }
 
 void DeviceKeys::quantise([[maybe_unused]] Context& context, int layer_index, const Tensor& keys, int64_t first_row) {
-  char* const to = static_cast<char*>(int8_keys_[static_cast<size_t>(layer_index)].data()) +
-                   static_cast<size_t>(first_row) * quantised_key_bytes(width());
+  char* const to = static_cast<char*>(quantised_keys_[static_cast<size_t>(layer_index)].data()) +
+                   static_cast<size_t>(first_row) * quantised_key_bytes(width(), placement_.bits);
   if constexpr (kHasCuda) {
-    quantise_keys_cuda(keys.as<bf16>(), keys.rows(), width(), to, cuda_stream_handle(*context.cuda));
+    quantise_keys_cuda(keys.as<bf16>(), keys.rows(), width(), placement_.bits, to, cuda_stream_handle(*context.cuda));
   }
 }
 
@@ -181,7 +181,7 @@ void DeviceKeys::set_slots(Context& context) {
 }
 
 void DeviceKeys::report() const {
-  const int64_t missing = n_rows_ - std::max(placement_.bf16_rows, placement_.int8_rows);
+  const int64_t missing = n_rows_ - placement_.on_gpu();
   if (missing == 0) return spdlog::debug("{}", describe(placement_, sizes()));
   spdlog::info("{}: {:.1f} GB a question", describe(placement_, sizes()),
                static_cast<double>(missing * row_bytes() * n_layers_) / 1e9);
@@ -241,7 +241,8 @@ DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_
   Scan scan;
   const auto layer = static_cast<size_t>(layer_index);
   if (layer < bf16_keys_.size()) scan.bank.keys = static_cast<const bf16*>(bf16_keys_[layer].data());
-  if (layer < int8_keys_.size()) scan.bank.int8_keys = int8_keys_[layer].data();
+  if (layer < quantised_keys_.size()) scan.bank.quantised_keys = quantised_keys_[layer].data();
+  scan.bank.key_bits = placement_.bits;
   scan.bank.document_of_chunk = static_cast<const int32_t*>(device_slot_of_row_.data());
   scan.bank.n_documents = static_cast<int>(n_slots_);
   scan.bank.n = width();
@@ -306,12 +307,12 @@ void DeviceKeys::route(Context& context, int layer_index, const Tensor& q, const
     MSA_CHECK(on_cuda(*t) && t->dtype == DType::kF32 && t->elements() == n_slots_);
   }
   Scan scan = begin(context, layer_index, q, how);
-  scan.bank.n_chunks = placement_.int8_rows;
+  scan.bank.n_chunks = placement_.quantised_rows;
   scan.query.k = k;
   if constexpr (kHasCuda) {
     permit(context, how, scan);
-    scan_bounds_int8(scan.bank, scan.query, scan.scratch);
-    scan_from_host(context, layer_index, host_rows(placement_.int8_rows, n_rows_, how), scan);
+    scan_bounds(scan.bank, scan.query, scan.scratch);
+    scan_from_host(context, layer_index, host_rows(placement_.quantised_rows, n_rows_, how), scan);
     const RoutingCandidates found = find_candidates(scan.bank, scan.query, scan.scratch);
     const Tensor count(const_cast<int32_t*>(found.count), DType::kI32, {1}, context.device);
     copy(context, count, bounds.candidates);
@@ -330,7 +331,7 @@ void DeviceKeys::score_candidates_from_host(Context& context, int layer_index, c
   int32_t n = 0;
   copy(context, Tensor(const_cast<int32_t*>(count), DType::kI32, {1}, context.device), Tensor(&n, DType::kI32, {1}));
   if (n > kRoutingCandidates) {
-    return scan_from_host(context, layer_index, host_rows(0, placement_.int8_rows, how), scan);
+    return scan_from_host(context, layer_index, host_rows(0, placement_.quantised_rows, how), scan);
   }
   HostRows candidates;
   candidates.listed = true;

@@ -61,8 +61,8 @@ class DeviceKeys {
   /// As Router::score for q F32 [n_routed, H·d]; queries are rounded to bf16. scores F32 [n_slots]; both on the GPU.
   void score(Context& context, int layer_index, const Tensor& q, const Scoring& how, const Tensor& scores) const;
 
-  /// With int8 keys: the k best documents without reading all bf16 keys.
-  bool has_bounds() const { return placement_.int8_rows > 0; }
+  /// With quantised keys: the k best documents without reading all bf16 keys.
+  bool has_bounds() const { return placement_.quantised_rows > 0; }
   struct Bounds {
     Tensor lower, upper;  // F32 [n_slots]: where score() would lie
     Tensor candidates;    // I32 [1]: chunks that the bounds could not rule out
@@ -102,10 +102,10 @@ class DeviceKeys {
   int64_t n_rows_ = 0, n_slots_ = 0;
   int n_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
   int64_t uploaded_rows_ = 0;
-  std::vector<GrowingMemory> bf16_keys_;  // per layer [bf16_rows, G·d]
-  std::vector<GrowingMemory> int8_keys_;  // per layer [int8_rows, quantised_key_bytes(G·d)]
-  std::vector<int32_t> slot_of_row_;      // [n_rows], -1: dead
-  std::vector<int32_t> slot_starts_;      // [n_slots + 1] rows of the snapshot's documents
+  std::vector<GrowingMemory> bf16_keys_;       // per layer [bf16_rows, G·d]
+  std::vector<GrowingMemory> quantised_keys_;  // per layer [quantised_rows, quantised_key_bytes(G·d, bits)]
+  std::vector<int32_t> slot_of_row_;           // [n_rows], -1: dead
+  std::vector<int32_t> slot_starts_;           // [n_slots + 1] rows of the snapshot's documents
   Buffer device_slot_of_row_;
   std::shared_ptr<Pieces> pieces_;  // of keys on their way
 };

@@ -69,13 +69,14 @@ void expect_content(Context& gpu, const Snapshot& snapshot, int layer_index, Ban
   EXPECT_EQ(bytes_of(gpu, memory.gather(layer)), expected);
 }
 
-/// How a bank may lie on a GPU: all keys there, int8 keys with and without bf16 ones, little memory.
+/// How a bank may lie on a GPU: all keys there, quantised keys with and without bf16 ones, little memory.
 std::vector<DeviceOptions> device_options() {
-  std::vector<DeviceOptions> all(4);
-  all[1].keys = KeyFormat::kInt8;
-  all[2].keys = KeyFormat::kInt8;
+  std::vector<DeviceOptions> all(6);
+  all[1].keys = all[2].keys = KeyFormat::kInt8;
+  all[3].keys = all[4].keys = KeyFormat::kInt4;
   all[2].gpu_memory = 350'000;
-  all[3].gpu_memory = 60'000;
+  all[4].gpu_memory = 200'000;
+  all[5].gpu_memory = 60'000;
   for (DeviceOptions& o : all) o.piece_bytes = 20'000;
   return all;
 }
@@ -148,7 +149,7 @@ TEST_P(BankMemoryTest, PlacementChangesNothing) {
         found.push_back(memory.routed(3));
         found.push_back(memory.routed(20));
       }
-      EXPECT_EQ(memory.statistics().int8, keys->has_bounds());
+      EXPECT_EQ(memory.statistics().bounded, keys->has_bounds());
       EXPECT_EQ(memory.statistics().fell_back, 0);
     }
     EXPECT_GT(device.content(gpu)->size(), 0u);

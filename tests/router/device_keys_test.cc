@@ -108,13 +108,12 @@ class KeyPlacementTest : public DeviceTest {
   }
   /// All on the GPU, a part, (nearly) nothing, with and without int8 keys.
   std::vector<DeviceOptions> placements() const {
-    const int64_t n = sizes().rows, exact = 2 * 192, small = 192 + 16;
-    return {
-        options(KeyFormat::kBF16, n, exact),         options(KeyFormat::kBF16, n / 3, exact),
-        options(KeyFormat::kBF16, 0, exact),         options(KeyFormat::kInt8, n, exact + small),
-        options(KeyFormat::kInt8, n, small),         options(KeyFormat::kInt8, n / 2, small),
-        options(KeyFormat::kAuto, n / 4 * 3, exact),
-    };
+    const int64_t n = sizes().rows, exact = 2 * 192, int8 = 192 + 16, int4 = 96 + 16;
+    return {options(KeyFormat::kBF16, n, exact),        options(KeyFormat::kBF16, n / 3, exact),
+            options(KeyFormat::kBF16, 0, exact),        options(KeyFormat::kInt8, n, exact + int8),
+            options(KeyFormat::kInt8, n, int8),         options(KeyFormat::kInt8, n / 2, int8),
+            options(KeyFormat::kInt4, n, exact + int4), options(KeyFormat::kInt4, n, int4),
+            options(KeyFormat::kInt4, n / 2, int4),     options(KeyFormat::kAuto, n / 4 * 3, exact)};
   }
 
   Tensor query(int64_t rows) {
@@ -182,7 +181,7 @@ class KeyPlacementTest : public DeviceTest {
 
 TEST_P(KeyPlacementTest, WhereverTheyLieTheScoresAreTheSame) {
   const DeviceKeys plain(gpu(), bank_->snapshot());
-  EXPECT_EQ(plain.placement(), (KeyPlacement{sizes().rows, 0}));
+  EXPECT_EQ(plain.placement(), (KeyPlacement{sizes().rows, 0, 8}));
   for (const DeviceOptions& o : placements()) {
     const DeviceKeys keys(gpu(), bank_->snapshot(), o);
     SCOPED_TRACE(describe(keys.placement(), keys.sizes()) + ", seed " + std::to_string(kSeed));

@@ -18,20 +18,29 @@ using testing::random_batch;
 
 TEST(PlaceKeys, WithinTheBudget) {
   const KeySizes sizes{1000, 18, 1024};
-  const int64_t bf16_row = 18 * 2048, int8_row = 18 * 1040;
+  const int64_t exact = 18 * 2048, int8 = 18 * 1040, int4 = 18 * 528;  // a row of all layers
   const auto placed = [&](KeyFormat format, int64_t budget) { return place_keys(format, sizes, budget); };
-  const KeyPlacement all{1000, 0}, both{1000, 1000};
-  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * bf16_row), all);
-  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * bf16_row - 1), (KeyPlacement{0, 1000}));
-  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * int8_row - 1), (KeyPlacement{0, 999}));
-  EXPECT_EQ(placed(KeyFormat::kBF16, 1000 * bf16_row - 1), (KeyPlacement{999, 0}));
-  EXPECT_EQ(placed(KeyFormat::kBF16, bf16_row - 1), (KeyPlacement{0, 0}));
-  EXPECT_EQ(placed(KeyFormat::kInt8, 1000 * (bf16_row + int8_row)), both);
-  EXPECT_EQ(placed(KeyFormat::kInt8, 1000 * (bf16_row + int8_row) - 1), (KeyPlacement{0, 1000}));
-  EXPECT_EQ(placed(KeyFormat::kInt8, -5), (KeyPlacement{0, 0}));
-  EXPECT_EQ(place_keys(KeyFormat::kInt8, {0, 18, 1024}, 100), (KeyPlacement{0, 0}));
-  EXPECT_EQ(describe(both, sizes), "int8 routing keys on the GPU, bf16 keys too");
-  EXPECT_EQ(describe({250, 0}, sizes),
+  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * exact), (KeyPlacement{1000, 0, 8}));
+  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * exact - 1), (KeyPlacement{0, 1000, 8}));
+  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * int8 - 1), (KeyPlacement{0, 1000, 4}));
+  EXPECT_EQ(placed(KeyFormat::kAuto, 1000 * int4 - 1), (KeyPlacement{0, 999, 4}));
+  EXPECT_EQ(placed(KeyFormat::kBF16, 1000 * exact - 1), (KeyPlacement{999, 0, 8}));
+  EXPECT_EQ(placed(KeyFormat::kBF16, exact - 1), (KeyPlacement{0, 0, 8}));
+  EXPECT_EQ(placed(KeyFormat::kInt8, 1000 * (exact + int8)), (KeyPlacement{1000, 1000, 8}));
+  EXPECT_EQ(placed(KeyFormat::kInt8, 1000 * (exact + int8) - 1), (KeyPlacement{0, 1000, 8}));
+  EXPECT_EQ(placed(KeyFormat::kInt8, 10 * int8), (KeyPlacement{0, 10, 8}));
+  EXPECT_EQ(placed(KeyFormat::kInt4, 1000 * (exact + int4)), (KeyPlacement{1000, 1000, 4}));
+  EXPECT_EQ(placed(KeyFormat::kInt4, 1000 * int4), (KeyPlacement{0, 1000, 4}));
+  EXPECT_EQ(placed(KeyFormat::kInt8, -5), (KeyPlacement{0, 0, 8}));
+  EXPECT_EQ(place_keys(KeyFormat::kInt4, {1000, 1, 96}, 112 * 1000), (KeyPlacement{0, 1000, 8}));  // no multiple of 64
+  EXPECT_EQ(place_keys(KeyFormat::kAuto, {0, 18, 1024}, 100), (KeyPlacement{0, 0, 8}));
+}
+
+TEST(PlaceKeys, Described) {
+  const KeySizes sizes{1000, 18, 1024};
+  EXPECT_EQ(describe({1000, 1000, 8}, sizes), "int8 routing keys on the GPU, bf16 keys too");
+  EXPECT_EQ(describe({0, 1000, 4}, sizes), "int4 routing keys on the GPU, bf16 keys in host memory");
+  EXPECT_EQ(describe({250, 0, 8}, sizes),
             "bf16 routing keys, 25 % of them on the GPU; the rest is copied there in every scan");
   EXPECT_THROW(parse_key_format("int9"), Error);
 }
