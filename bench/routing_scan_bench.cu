@@ -21,6 +21,7 @@ struct Options {
   int width = 1024;
   int chunks_per_document = 8;
   int top_k = 16;
+  int centres = 0;
   int rounds = 20;
   std::vector<int> m = {1, 8, 32, 64, 128, 512};
   std::string keys = "all";
@@ -47,17 +48,35 @@ __device__ float normal_of(uint64_t x) {  // sum of four 16-bit numbers
   return static_cast<float>(sum - 131070) * (1.0f / 37837);
 }
 
-/// keys [n_keys, n]: heads of norm about 1.
-__global__ void fill_keys(uint16_t* keys, int64_t elements, float scale, uint64_t seed) {
+constexpr uint64_t kCentreSeed = uint64_t{1} << 60;
+
+/// Element i of a centre of clustered keys.
+__device__ float centre_of(uint64_t centre, int i, int width) {
+  return normal_of(mix(kCentreSeed + centre * static_cast<uint64_t>(width) + static_cast<uint64_t>(i)));
+}
+
+/// keys [n_keys, width]: heads of norm about 1. centres 0: random; else each near one of them, with noise of half its
+/// size.
+__global__ void fill_keys(uint16_t* keys, int64_t elements, int width, float scale, uint64_t seed, int centres) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < elements;
        i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    keys[i] = static_cast<uint16_t>(__float_as_uint(scale * normal_of(mix(seed + static_cast<uint64_t>(i)))) >> 16);
+    float x = normal_of(mix(seed + static_cast<uint64_t>(i)));
+    if (centres > 0) {
+      const uint64_t centre = mix(~seed + static_cast<uint64_t>(i / width)) % static_cast<uint64_t>(centres);
+      x = 0.894f * (centre_of(centre, static_cast<int>(i % width), width) + 0.5f * x);
+    }
+    keys[i] = static_cast<uint16_t>(__float_as_uint(scale * x) >> 16);
   }
 }
 
-__global__ void fill_queries(float* queries, int64_t elements, float scale, uint64_t seed) {
+/// With centres, every fourth query lies near one.
+__global__ void fill_queries(float* queries, int64_t elements, int width, float scale, uint64_t seed, int centres) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < elements) queries[i] = scale * normal_of(mix(seed + static_cast<uint64_t>(i)));
+  if (i >= elements) return;
+  const int64_t query = i / width;
+  queries[i] = scale * normal_of(mix(seed + static_cast<uint64_t>(i)));
+  if (centres == 0 || query % 4 != 0) return;
+  queries[i] += 0.5f * scale * centre_of(static_cast<uint64_t>(query % centres), static_cast<int>(i % width), width);
 }
 
 __global__ void fill_documents(int32_t* documents, int64_t chunks, int per_document) {
@@ -124,7 +143,7 @@ class Bench {
     const int most = *std::max_element(o_.m.begin(), o_.m.end());
     queries_ = allocate<float>(static_cast<size_t>(most) * static_cast<size_t>(o_.width));
     fill_queries<<<blocks(static_cast<int64_t>(most) * o_.width), 256>>>(
-        queries_, static_cast<int64_t>(most) * o_.width, 0.05f, 77);
+        queries_, static_cast<int64_t>(most) * o_.width, o_.width, 0.05f, 77, o_.centres);
     scratch_.bytes = routing_scratch_bytes(o_.chunks, n_documents_, o_.width, most);
     scratch_.data = allocate<char>(scratch_.bytes);
     scratch_.stream = timer_.stream();
@@ -165,7 +184,8 @@ class Bench {
   bf16* make_keys(int layer) const {
     const int64_t elements = o_.chunks * o_.width;
     bf16* const keys = allocate<bf16>(static_cast<size_t>(elements));
-    fill_keys<<<8192, 256>>>(reinterpret_cast<uint16_t*>(keys), elements, 0.09f, static_cast<uint64_t>(layer) << 40);
+    fill_keys<<<8192, 256>>>(reinterpret_cast<uint16_t*>(keys), elements, o_.width, 0.09f,
+                             static_cast<uint64_t>(layer) << 40, o_.centres);
     check(cudaGetLastError());
     return keys;
   }
@@ -287,6 +307,9 @@ int main(int argc, char** argv) {
   app.add_option("--width", o.width, "elements of a key, a multiple of 32 up to 1024")->capture_default_str();
   app.add_option("--chunks-per-document", o.chunks_per_document)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--top-k", o.top_k)->capture_default_str()->check(CLI::Range(1, msa::kMaxRoutingTopK));
+  app.add_option("--centres", o.centres, "keys lie near so many centres; 0: random ones, which bounds decide worst")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--rounds", o.rounds, "runs, of which the median is printed")->capture_default_str();
   app.add_option("--m", o.m, "numbers of query tokens, with commas between")->delimiter(',')->capture_default_str();
   app.add_option("--keys", o.keys)->capture_default_str()->check(CLI::IsMember({"bf16", "int8", "int4", "all"}));
