@@ -66,6 +66,7 @@ bool DeviceRouting::is_settled(int64_t slot) const {
 /// computed means are ordered as their bounds are.
 void DeviceRouting::settle(int count) {
   if (!is_bounded() || settled_ >= count) return;
+  count = std::max(count, std::min(2 * query_.top_k, kMostBestScores));  // who asks again asks for a few more
   Context& context = *context_;
   const int64_t slots = scores_.dim(1);
   const std::vector<BestScore> lower = best_mean_scores(context, lower_, count);

@@ -19,6 +19,7 @@ struct ScratchParts {
   Counters* counters;
   uint32_t* document_orders;  // [n_documents] of scores
   uint32_t* lower_orders;     // [n_documents] of lower bounds
+  uint32_t* document_uppers;  // [n_documents] of upper bounds
   uint64_t* block_best;       // [kSelectBlocks, kMaxRoutingTopK]
   RoutingSelection* lower_best;
   int32_t* candidates;     // [kRoutingCandidates]
@@ -26,7 +27,7 @@ struct ScratchParts {
   bf16* rounded;           // [m, n]
   char* queries;           // [m, quantised_key_bytes(n)]
   size_t zero_bytes_scan;  // counters, document_orders
-  size_t zero_bytes_both;  // and lower_orders
+  size_t zero_bytes_both;  // and lower_orders, document_uppers
   size_t bytes;
 
   ScratchParts(void* data, int64_t n_chunks, int64_t n_documents, int n, int64_t m) {
@@ -40,6 +41,7 @@ struct ScratchParts {
     take(document_orders, n_documents);
     zero_bytes_scan = at;
     take(lower_orders, n_documents);
+    take(document_uppers, n_documents);
     zero_bytes_both = at;
     take(block_best, kSelectBlocks * kMaxRoutingTopK);
     take(lower_best, 1);
@@ -230,6 +232,7 @@ RoutingCandidates find_candidates(const RoutingBank& bank, const RoutingQuery& q
   p.lower_best = parts.lower_best;
   p.candidates = parts.candidates;
   p.n_candidates = &parts.counters->n_candidates;
+  p.document_uppers = parts.document_uppers;
   collect_candidates(p, stream);
   return {parts.candidates, &parts.counters->n_candidates};
 }
@@ -244,18 +247,10 @@ void score_candidates(const RoutingBank& bank, const RoutingQuery& query, const 
   scan_bf16(rescore, query, parts.document_orders, stream_of(scratch));
 }
 
-void document_bounds(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch, float* lower,
-                     float* upper) {
-  const ScratchParts parts = parts_of(bank, query, scratch);
-  const cudaStream_t stream = stream_of(scratch);
-  raise_orders(parts.document_orders, bank.n_documents, parts.lower_orders, stream);
-  scores_of_orders(parts.lower_orders, bank.n_documents, lower, stream);
-  auto* const orders = reinterpret_cast<uint32_t*>(upper);
-  check_cuda(cudaMemcpyAsync(orders, parts.lower_orders, static_cast<size_t>(bank.n_documents) * sizeof(*orders),
-                             cudaMemcpyDeviceToDevice, stream),
-             "cudaMemcpyAsync");
-  raise_documents(list_of(bank, query), bank.document_of_chunk, parts.upper_orders, orders, stream);
-  scores_of_orders(orders, bank.n_documents, upper, stream);
+void document_bounds(int n_documents, const RoutingScratch& scratch, float* lower, float* upper) {
+  const ScratchParts parts(scratch.data, 0, n_documents, 0, 0);
+  bounds_of_orders(parts.document_orders, parts.lower_orders, parts.document_uppers, n_documents, lower, upper,
+                   stream_of(scratch));
 }
 
 void scan_bounds(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {

@@ -82,9 +82,9 @@ RoutingCandidates find_candidates(const RoutingBank& bank, const RoutingQuery& q
 /// Then their scores, from the bank's bf16 keys; or scan_documents with `more` over copies of them. document_scores are
 /// then right for the k best documents and not above the truth for the others.
 void score_candidates(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch);
-/// lower, upper [n_documents]: where the score of every document lies, -inf where none of its chunks takes part.
-void document_bounds(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch, float* lower,
-                     float* upper);
+/// After find_candidates: lower, upper [n_documents], where the score of every document lies; -inf where none of its
+/// chunks takes part.
+void document_bounds(int n_documents, const RoutingScratch& scratch, float* lower, float* upper);
 /// What scan_bounds finds, for a test: lower, upper [n_chunks]; the score of chunk rows[i] lies between the i-th.
 void chunk_bounds(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch, float* lower,
                   float* upper);

@@ -124,7 +124,10 @@ __global__ void candidates_kernel(const CandidateParams p) {
        base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t i = base + threadIdx.x;
     const int32_t row = i >= count ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
-    const bool wanted = i < count && p.document_of_chunk[row] >= 0 && p.upper_orders[i] >= threshold;
+    const int32_t document = i < count ? p.document_of_chunk[row] : -1;
+    const uint32_t upper = document >= 0 ? p.upper_orders[i] : 0;
+    if (document >= 0 && upper > p.document_uppers[document]) atomicMax(p.document_uppers + document, upper);
+    const bool wanted = document >= 0 && upper >= threshold;
     append(wanted, row, p.candidates, kRoutingCandidates, p.n_candidates);
   }
 }
@@ -145,14 +148,12 @@ __global__ void raise_orders_kernel(const uint32_t* orders, int n, uint32_t* to)
   if (i < n) to[i] = max(to[i], orders[i]);
 }
 
-__global__ void raise_documents_kernel(const ChunkList list, const int32_t* document_of_chunk, const uint32_t* orders,
-                                       uint32_t* to) {
-  const int64_t count = list.count == nullptr ? list.all : *list.count;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    const int32_t document = document_of_chunk[list.rows == nullptr ? i : list.rows[i]];
-    if (document >= 0 && orders[i] > to[document]) atomicMax(to + document, orders[i]);
-  }
+__global__ void bounds_kernel(const uint32_t* scores, const uint32_t* lowers, const uint32_t* uppers, int n,
+                              float* lower, float* upper) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  lower[i] = score_of_order(max(scores[i], lowers[i]));
+  upper[i] = score_of_order(max(scores[i], uppers[i]));
 }
 
 __global__ void mark_means_kernel(const float* values, int layers, int64_t n, float threshold, uint8_t* flags) {
@@ -296,11 +297,10 @@ void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stre
   check_cuda(cudaGetLastError(), "raise_orders_kernel");
 }
 
-void raise_documents(const ChunkList& list, const int32_t* document_of_chunk, const uint32_t* orders, uint32_t* to,
-                     cudaStream_t stream) {
-  raise_documents_kernel<<<blocks_for(list.all, 256, kAppendBlocks), 256, 0, stream>>>(list, document_of_chunk, orders,
-                                                                                       to);
-  check_cuda(cudaGetLastError(), "raise_documents_kernel");
+void bounds_of_orders(const uint32_t* scores, const uint32_t* lowers, const uint32_t* uppers, int n, float* lower,
+                      float* upper, cudaStream_t stream) {
+  bounds_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, stream>>>(scores, lowers, uppers, n, lower, upper);
+  check_cuda(cudaGetLastError(), "bounds_kernel");
 }
 
 void mark_means(const float* values, int layers, int64_t n, float threshold, uint8_t* flags, void* stream) {

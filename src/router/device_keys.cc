@@ -321,7 +321,7 @@ void DeviceKeys::route(Context& context, int layer_index, const Tensor& q, const
     else
       score_candidates_from_host(context, layer_index, how, scan, found.rows, found.count);
     document_scores(scan.bank.n_documents, scan.scratch, scores.as<float>());
-    document_bounds(scan.bank, scan.query, scan.scratch, bounds.lower.as<float>(), bounds.upper.as<float>());
+    document_bounds(scan.bank.n_documents, scan.scratch, bounds.lower.as<float>(), bounds.upper.as<float>());
   }
 }
 

@@ -426,7 +426,7 @@ TEST_F(RoutingScan, InSteps) {
       const DeviceArray<float> lower(exact.scores.size()), upper(exact.scores.size());
       select_documents(n_documents, k, run, selection.get());
       EXPECT_EQ(pairs_of(selection.download()[0]), pairs_of(exact.selection));
-      document_bounds(quantised, query.query(), run, lower.get(), upper.get());
+      document_bounds(n_documents, run, lower.get(), upper.get());
       const std::vector<float> low = lower.download(), high = upper.download();
       for (size_t d = 0; d < exact.scores.size(); ++d) {
         ASSERT_LE(low[d], exact.scores[d]) << "document " << d;
