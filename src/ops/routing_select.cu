@@ -20,7 +20,8 @@ __device__ inline uint64_t rank_of(uint32_t order, int document) {
 struct BlockBest {
   uint64_t ranks[kSelectRoom];
   int count;
-  uint64_t threshold;  // k ranks at least as great have been seen; 0: not yet
+  uint64_t threshold;  // k ranks at least as great have been seen, or k greater ones; 0: not yet
+  uint64_t warp_best[kSelectThreads / 32];
 
   /// All threads: the ranks in falling order, cut to k.
   __device__ void sort_and_cut(int k) {
@@ -46,8 +47,31 @@ struct BlockBest {
     __syncthreads();
   }
 
+  /// All threads, each with one rank: what is below the k-th best of the warps' best is not among the k best, which
+  /// leaves few to sort.
+  __device__ void raise_threshold(uint64_t rank, int k) {
+    constexpr int kWarps = kSelectThreads / 32;
+    static_assert(kWarps == 32);
+    if (k > kWarps) return;
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+    for (int offset = 16; offset > 0; offset /= 2) {
+      const uint64_t other = __shfl_xor_sync(0xffffffffu, rank, offset);
+      rank = other > rank ? other : rank;
+    }
+    if (lane == 0) warp_best[warp] = rank;
+    __syncthreads();
+    if (warp == 0) {
+      const uint64_t mine = warp_best[lane];
+      int greater = 0;
+      for (int i = 0; i < kWarps; ++i) greater += __shfl_sync(0xffffffffu, mine, i) > mine ? 1 : 0;
+      if (greater == k - 1 && mine > threshold) threshold = mine - 1;
+    }
+    __syncthreads();
+  }
+
   /// All threads, each with one rank; 0 = none.
   __device__ void add(uint64_t rank, int k) {
+    raise_threshold(rank, k);
     if (rank > threshold) ranks[atomicAdd(&count, 1)] = rank;
     __syncthreads();
     if (count > kSelectRoom - kSelectThreads) sort_and_cut(k);
