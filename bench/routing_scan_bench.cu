@@ -21,9 +21,10 @@ struct Options {
   int width = 1024;
   int chunks_per_document = 8;
   int top_k = 16;
+  int centres = 0;
   int rounds = 20;
   std::vector<int> m = {1, 8, 32, 64, 128, 512};
-  std::string keys = "both";
+  std::string keys = "all";
 };
 
 void check(cudaError_t status) { check_cuda(status, "routing_scan_bench"); }
@@ -47,17 +48,35 @@ __device__ float normal_of(uint64_t x) {  // sum of four 16-bit numbers
   return static_cast<float>(sum - 131070) * (1.0f / 37837);
 }
 
-/// keys [n_keys, n]: heads of norm about 1.
-__global__ void fill_keys(uint16_t* keys, int64_t elements, float scale, uint64_t seed) {
+constexpr uint64_t kCentreSeed = uint64_t{1} << 60;
+
+/// Element i of a centre of clustered keys.
+__device__ float centre_of(uint64_t centre, int i, int width) {
+  return normal_of(mix(kCentreSeed + centre * static_cast<uint64_t>(width) + static_cast<uint64_t>(i)));
+}
+
+/// keys [n_keys, width]: heads of norm about 1. centres 0: random; else each near one of them, with noise of half its
+/// size.
+__global__ void fill_keys(uint16_t* keys, int64_t elements, int width, float scale, uint64_t seed, int centres) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < elements;
        i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    keys[i] = static_cast<uint16_t>(__float_as_uint(scale * normal_of(mix(seed + static_cast<uint64_t>(i)))) >> 16);
+    float x = normal_of(mix(seed + static_cast<uint64_t>(i)));
+    if (centres > 0) {
+      const uint64_t centre = mix(~seed + static_cast<uint64_t>(i / width)) % static_cast<uint64_t>(centres);
+      x = 0.894f * (centre_of(centre, static_cast<int>(i % width), width) + 0.5f * x);
+    }
+    keys[i] = static_cast<uint16_t>(__float_as_uint(scale * x) >> 16);
   }
 }
 
-__global__ void fill_queries(float* queries, int64_t elements, float scale, uint64_t seed) {
+/// With centres, every fourth query lies near one.
+__global__ void fill_queries(float* queries, int64_t elements, int width, float scale, uint64_t seed, int centres) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < elements) queries[i] = scale * normal_of(mix(seed + static_cast<uint64_t>(i)));
+  if (i >= elements) return;
+  const int64_t query = i / width;
+  queries[i] = scale * normal_of(mix(seed + static_cast<uint64_t>(i)));
+  if (centres == 0 || query % 4 != 0) return;
+  queries[i] += 0.5f * scale * centre_of(static_cast<uint64_t>(query % centres), static_cast<int>(i % width), width);
 }
 
 __global__ void fill_documents(int32_t* documents, int64_t chunks, int per_document) {
@@ -124,7 +143,7 @@ class Bench {
     const int most = *std::max_element(o_.m.begin(), o_.m.end());
     queries_ = allocate<float>(static_cast<size_t>(most) * static_cast<size_t>(o_.width));
     fill_queries<<<blocks(static_cast<int64_t>(most) * o_.width), 256>>>(
-        queries_, static_cast<int64_t>(most) * o_.width, 0.05f, 77);
+        queries_, static_cast<int64_t>(most) * o_.width, o_.width, 0.05f, 77, o_.centres);
     scratch_.bytes = routing_scratch_bytes(o_.chunks, n_documents_, o_.width, most);
     scratch_.data = allocate<char>(scratch_.bytes);
     scratch_.stream = timer_.stream();
@@ -138,8 +157,9 @@ class Bench {
     std::printf("%s, %lld chunks of %d, %d documents, top %d; copy %.0f GB/s (read + write)\n", device.name,
                 static_cast<long long>(o_.chunks), o_.width, n_documents_, o_.top_k, copy_gb_s_);
     std::printf("%-22s %5s %7s %9s %9s %9s %7s\n", "stage", "M", "layers", "ms", "ms/layer", "GB/s", "share");
-    if (o_.keys != "int8") run_bf16();
-    if (o_.keys != "bf16") run_int8();
+    if (o_.keys == "bf16" || o_.keys == "all") run_bf16();
+    if (o_.keys == "int8" || o_.keys == "all") run_quantised(8);
+    if (o_.keys == "int4" || o_.keys == "all") run_quantised(4);
   }
 
  private:
@@ -164,13 +184,14 @@ class Bench {
   bf16* make_keys(int layer) const {
     const int64_t elements = o_.chunks * o_.width;
     bf16* const keys = allocate<bf16>(static_cast<size_t>(elements));
-    fill_keys<<<8192, 256>>>(reinterpret_cast<uint16_t*>(keys), elements, 0.09f, static_cast<uint64_t>(layer) << 40);
+    fill_keys<<<8192, 256>>>(reinterpret_cast<uint16_t*>(keys), elements, o_.width, 0.09f,
+                             static_cast<uint64_t>(layer) << 40, o_.centres);
     check(cudaGetLastError());
     return keys;
   }
 
-  RoutingBank bank_of(const bf16* keys, const void* int8_keys) const {
-    return {keys, int8_keys, documents_, o_.chunks, n_documents_, o_.width};
+  RoutingBank bank_of(const bf16* keys, const void* quantised_keys) const {
+    return {keys, quantised_keys, documents_, o_.chunks, n_documents_, o_.width};
   }
 
   void report(const char* stage, int m, size_t layers, double ms, size_t bytes) const {
@@ -204,9 +225,10 @@ class Bench {
     for (const RoutingBank& bank : layers.banks) check(cudaFree(const_cast<bf16*>(bank.keys)));
   }
 
-  /// The int8 keys of all layers; bf16 keys, which only candidates are read from, for as many as fit: others share.
-  void run_int8() {
-    const size_t row = quantised_key_bytes(o_.width);
+  /// Quantised keys of all layers; bf16 keys, which only candidates are read from, for as many as fit: others share.
+  void run_quantised(int bits) {
+    const std::string name = bits == 8 ? "int8" : "int4";
+    const size_t row = quantised_key_bytes(o_.width, bits);
     Layers layers{{}, static_cast<size_t>(o_.chunks) * row};
     const size_t exact_bytes = static_cast<size_t>(o_.chunks) * static_cast<size_t>(o_.width) * sizeof(bf16);
     std::vector<bf16*> exact;
@@ -216,28 +238,31 @@ class Bench {
       const size_t left = static_cast<size_t>(o_.layers - layer) * layers.key_bytes;
       if (exact.empty() || fits(left + exact_bytes)) exact.push_back(make_keys(layer));
       char* const keys = allocate<char>(layers.key_bytes);
-      quantise_keys_cuda(exact.back(), o_.chunks, o_.width, keys, nullptr);
+      quantise_keys_cuda(exact.back(), o_.chunks, o_.width, bits, keys, nullptr);
       layers.banks.push_back(bank_of(exact.back(), keys));
+      layers.banks.back().key_bits = bits;
     }
     const size_t n = layers.banks.size();
-    std::printf("int8: %zu layers, %zu of them with bf16 keys of their own\n", n, exact.size());
+    std::printf("%s: %zu layers, %zu of them with bf16 keys of their own\n", name.c_str(), n, exact.size());
     report("quantise", 0, 1, timer_.median_ms([&] {
-      quantise_keys_cuda(layers.banks[0].keys, o_.chunks, o_.width, const_cast<void*>(layers.banks[0].int8_keys),
-                         timer_.stream());
+      quantise_keys_cuda(layers.banks[0].keys, o_.chunks, o_.width, bits,
+                         const_cast<void*>(layers.banks[0].quantised_keys), timer_.stream());
     }),
            layers.key_bytes + exact_bytes);
     for (const int m : o_.m) {
       const RoutingQuery query{queries_, m, o_.top_k};
-      report("int8 bounds", m, n, timer_.median_ms([&] {
-        for (const RoutingBank& bank : layers.banks) scan_bounds_int8(bank, query, scratch_);
+      report((name + " bounds").c_str(), m, n, timer_.median_ms([&] {
+        for (const RoutingBank& bank : layers.banks) scan_bounds(bank, query, scratch_);
       }),
              layers.key_bytes);
-      report("int8 certified top k", m, n, timer_.median_ms([&] {
-        for (size_t i = 0; i < n; ++i) route_int8(layers.banks[i], query, scratch_, selections_ + i);
+      report((name + " certified top k").c_str(), m, n, timer_.median_ms([&] {
+        for (size_t i = 0; i < n; ++i) route_certified(layers.banks[i], query, scratch_, selections_ + i);
       }),
              layers.key_bytes);
       compare(layers, query);
     }
+    for (const RoutingBank& bank : layers.banks) check(cudaFree(const_cast<void*>(bank.quantised_keys)));
+    for (bf16* const keys : exact) check(cudaFree(keys));
   }
 
   /// Candidates of the layers, and that the selections are those of the bf16 scan.
@@ -282,9 +307,12 @@ int main(int argc, char** argv) {
   app.add_option("--width", o.width, "elements of a key, a multiple of 32 up to 1024")->capture_default_str();
   app.add_option("--chunks-per-document", o.chunks_per_document)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--top-k", o.top_k)->capture_default_str()->check(CLI::Range(1, msa::kMaxRoutingTopK));
+  app.add_option("--centres", o.centres, "keys lie near so many centres; 0: random ones, which bounds decide worst")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--rounds", o.rounds, "runs, of which the median is printed")->capture_default_str();
   app.add_option("--m", o.m, "numbers of query tokens, with commas between")->delimiter(',')->capture_default_str();
-  app.add_option("--keys", o.keys)->capture_default_str()->check(CLI::IsMember({"bf16", "int8", "both"}));
+  app.add_option("--keys", o.keys)->capture_default_str()->check(CLI::IsMember({"bf16", "int8", "int4", "all"}));
   CLI11_PARSE(app, argc, argv);
   try {
     msa::Bench(o).run();

@@ -34,6 +34,11 @@ Json to_json(const Answer& answer, const std::vector<int>& layers) {
                     {"end", describe(h.end)},
                     {"tokens", h.prompt_tokens},
                     {"ms", {{"prefill", h.prefill_ms}, {"route", h.route_ms}, {"decode", h.decode_ms}}}});
+    if (h.routing.bounded) {
+      hops.back()["quantised_keys"] = {{"chunks", h.routing.chunks},
+                                       {"candidates", h.routing.candidates},
+                                       {"layers_fallen_back", h.routing.fell_back}};
+    }
   }
   return {{"answer", answer.text},
           {"stop_reason", answer.stop_reason},
@@ -48,6 +53,10 @@ void print_trace(const Answer& answer) {
     const HopTrace& h = answer.hops[i];
     std::cerr << fmt::format("hop {}: {} tokens, prefill {:.0f} ms, routing {:.1f} ms, decoding {:.0f} ms\n", i + 1,
                              h.prompt_tokens, h.prefill_ms, h.route_ms, h.decode_ms);
+    if (h.routing.bounded) {
+      std::cerr << fmt::format("  bounds     {} of {} chunks scored again, {} layers fell back\n", h.routing.candidates,
+                               h.routing.chunks, h.routing.fell_back);
+    }
     for (size_t j = 0; j < std::min<size_t>(5, h.routed.size()); ++j) {
       std::cerr << fmt::format("  routed     {:7.4f}  [{}]  {}\n", h.routed[j].score, h.routed[j].id,
                                one_line(h.routed[j].external_id, 60));
@@ -68,7 +77,7 @@ int run(const Common& common, Options o) {
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);
   if (bank->size() == 0) std::cerr << "msa: the bank is empty; the answer comes without documents\n";
-  const Answer answer = Generator(model, *bank).ask(context, o.question, o.ask);
+  const Answer answer = Generator(model, *bank, device_options(common)).ask(context, o.question, o.ask);
   if (common.json) {
     Json out = to_json(answer, model.config().memory.routing_layers);
     out["ms"]["load"] = load_ms;
@@ -113,6 +122,7 @@ void register_ask(CLI::App& app, Common& common, Command& command) {
   ask->add_option("--seed", o->seed, "Seed of a sampled answer (default: random, reported with --json)");
   add_scope_options(*ask, o->ask.scope);
   add_model_options(*ask, common);
+  add_device_bank_options(*ask, common);
   add_bank_option(*ask, common);
   add_json_option(*ask, common);
   ask->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

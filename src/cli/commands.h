@@ -18,10 +18,12 @@ using Json = nlohmann::ordered_json;
 
 /// Options that many subcommands share.
 struct Common {
-  std::string model;           // --model, else MSA_MODEL, else the default model
-  std::string bank;            // --bank, else MSA_BANK, else ./memory
-  std::string dtype = "auto";  // --dtype
-  std::string device;          // --device, else MSA_DEVICE, else cpu
+  std::string model;                  // --model, else MSA_MODEL, else the default model
+  std::string bank;                   // --bank, else MSA_BANK, else ./memory
+  std::string dtype = "auto";         // --dtype
+  std::string device;                 // --device, else MSA_DEVICE, else cpu
+  std::string routing_keys = "auto";  // --routing-keys
+  int64_t gpu_memory = 0;             // --gpu-memory: bytes
   std::string log_level = "info";
   int threads = 0;    // --threads; 0: all
   bool json = false;  // --json
@@ -32,6 +34,9 @@ using Command = std::function<int()>;
 
 void add_model_options(CLI::App& app, Common& common);
 void add_device_option(CLI::App& app, Common& common);
+/// How a bank uses a GPU: --routing-keys, --gpu-memory.
+void add_device_bank_options(CLI::App& app, Common& common);
+DeviceOptions device_options(const Common& common);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
 void add_scope_options(CLI::App& app, DocumentScope& scope);

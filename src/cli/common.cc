@@ -22,6 +22,26 @@ void add_device_option(CLI::App& app, Common& common) {
                  "Where the model runs: cpu, cuda or cuda:N (default: $MSA_DEVICE, else cpu)");
 }
 
+void add_device_bank_options(CLI::App& app, Common& common) {
+  app.add_option(
+         "--routing-keys", common.routing_keys,
+         "On a GPU: bf16, int8 (half the memory, the same documents), int4 (a quarter), or auto: the first that fits")
+      ->check(CLI::IsMember({"auto", "bf16", "int8", "int4"}))
+      ->capture_default_str();
+  app.add_option(
+         "--gpu-memory", common.gpu_memory,
+         "Memory of the GPU for the bank, as 20GB; what does not fit stays in host memory (default: what is free)")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 50));
+}
+
+DeviceOptions device_options(const Common& common) {
+  DeviceOptions options;
+  options.keys = parse_key_format(common.routing_keys);
+  options.gpu_memory = common.gpu_memory;
+  return options;
+}
+
 void add_bank_option(CLI::App& app, Common& common) {
   app.add_option("--bank", common.bank, "Memory bank directory (default: $MSA_BANK, else ./memory)");
 }

@@ -103,6 +103,7 @@ Json ask_all(Context& context, eval::QaEvaluation& evaluation, const BeirSet& se
 
 int run(const Common& common, Options o) {
   o.qa.read = read_count(o.read);
+  o.qa.device = device_options(common);
   const std::vector<eval::QaMode> modes = modes_of(o);
   const BeirSet set = load_beir(o.eval.data);
   const std::vector<size_t> questions = eval::choose_answerable(set, o.eval.limit, o.eval.bootstrap.seed);
@@ -169,6 +170,7 @@ void register_eval_qa(CLI::App& eval, Common& common, Command& command) {
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   add_model_options(*qa, common);
+  add_device_bank_options(*qa, common);
   add_bank_option(*qa, common);
   add_json_option(*qa, common);
   qa->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

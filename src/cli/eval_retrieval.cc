@@ -40,6 +40,7 @@ Json score_routing(const Common& common, const Options& o, const BeirSet& set, s
   ProgressBar bar("routing", static_cast<int64_t>(questions.size()), "questions");
   eval::RoutingOptions options;
   options.attend_memory = !o.embedding;
+  options.device = device_options(common);
   const eval::RetrievalScores scores = eval::measure_retrieval(context, model, *bank, set, questions, options,
                                                                [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish();
@@ -88,6 +89,7 @@ void register_eval_retrieval(CLI::App& eval, Common& common, Command& command) {
       ->excludes(from);
   retrieval->add_flag("--layers", o->layers, "Print each routing layer too (--json always has them)");
   add_model_options(*retrieval, common);
+  add_device_bank_options(*retrieval, common);
   add_bank_option(*retrieval, common);
   add_json_option(*retrieval, common);
   retrieval->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

@@ -23,7 +23,8 @@ int run(const Common& common, const Options& o) {
   const double load_ms = ms_since(start);
   const auto query_start = std::chrono::steady_clock::now();
   double route_ms = 0;
-  const auto documents = Generator(model, *bank).route(context, o.question, o.count, &route_ms, o.scope);
+  const auto documents =
+      Generator(model, *bank, device_options(common)).route(context, o.question, o.count, &route_ms, o.scope);
   const double query_ms = ms_since(query_start);
   const std::vector<int>& layers = model.config().memory.routing_layers;
   if (!common.json) {
@@ -57,6 +58,7 @@ void register_route(CLI::App& app, Common& common, Command& command) {
   route->add_flag("--layers", o->layers, "Show the score in each routing layer");
   add_scope_options(*route, o->scope);
   add_model_options(*route, common);
+  add_device_bank_options(*route, common);
   add_bank_option(*route, common);
   add_json_option(*route, common);
   route->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

@@ -49,6 +49,12 @@ std::shared_ptr<CudaMark> mark(Context& context) {
   return nullptr;
 }
 
+void wait([[maybe_unused]] const CudaMark* when) {
+  if constexpr (kHasCuda) {
+    if (when != nullptr) cuda_wait(*when);
+  }
+}
+
 Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Staging& memory) {
   if (!on_cuda(from)) return from;
   MSA_CHECK(when != nullptr && from.is_dense() && context.cuda != nullptr);

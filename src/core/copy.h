@@ -18,6 +18,8 @@ Tensor to_host(Context& context, const Tensor& from, Buffer& memory);
 /// A moment in the context's work; null on the CPU, whose work is done when it returns.
 struct CudaMark;
 std::shared_ptr<CudaMark> mark(Context& context);
+/// Returns when all work before `when` has run; at once where it is null.
+void wait(const CudaMark* when);
 /// As to_host of a dense tensor, but waits only for the work before `when`: what was given later goes on meanwhile.
 Tensor to_host_after(Context& context, const CudaMark* when, const Tensor& from, Staging& memory);
 

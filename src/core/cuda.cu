@@ -91,6 +91,8 @@ std::shared_ptr<CudaMark> cuda_mark(CudaState& state) {
   return mark;
 }
 
+void cuda_wait(const CudaMark& mark) { cuda_check(cudaEventSynchronize(mark.event), "waiting for work on the GPU"); }
+
 void cuda_copy_after(CudaState& state, const CudaMark& mark, const Tensor& from, const Tensor& to) {
   MSA_CHECK(from.is_dense() && to.is_dense());
   cuda_check(cudaSetDevice(state.index), "cudaSetDevice");

@@ -21,6 +21,15 @@ std::string cuda_name(int index);
 void* cuda_allocate(int index, size_t bytes);
 /// Work that uses the memory may still be under way: it is kept, and given out again once the device is done with it.
 void cuda_release(int index, void* memory);
+/// Hands the driver all memory that is kept.
+void cuda_give_back(int index);
+/// Throws the Error of a request for `bytes` that could not be met.
+[[noreturn]] void cuda_out_of_memory(int index, size_t bytes);
+struct CudaBytes {
+  size_t free;  // what is kept counted in
+  size_t total;
+};
+CudaBytes cuda_bytes(int index);
 
 /// The same of the host, for copies while the host goes on.
 void* cuda_allocate_pinned(int index, size_t bytes);
@@ -36,6 +45,8 @@ void* cuda_stream_handle(CudaState& state);
 /// A moment in the context's work.
 struct CudaMark;
 std::shared_ptr<CudaMark> cuda_mark(CudaState& state);
+/// Until all work before the mark has run.
+void cuda_wait(const CudaMark& mark);
 /// To host memory, waiting for what was launched before the mark and for nothing later. Returns when the bytes are
 /// there.
 void cuda_copy_after(CudaState& state, const CudaMark& mark, const Tensor& from, const Tensor& to);

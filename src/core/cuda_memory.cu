@@ -44,8 +44,7 @@ class BlockCache {
     cudaError_t status = allocate_(&memory, bytes);
     if (status == cudaErrorMemoryAllocation && !free_.empty()) {
       static_cast<void>(cudaGetLastError());
-      for (const auto& [size, block] : free_) forget(block);  // waits for the device
-      free_.clear();
+      forget_free();
       status = allocate_(&memory, bytes);
     }
     if (status == cudaErrorMemoryAllocation) throw_out_of_memory(index, bytes, what_);
@@ -67,10 +66,16 @@ class BlockCache {
     }
   }
 
- private:
-  void forget(void* memory) {
-    release_(memory);
-    sizes_.erase(memory);
+  void give_back() {
+    const std::lock_guard lock(mutex_);
+    forget_free();
+  }
+
+  size_t free_bytes() {
+    const std::lock_guard lock(mutex_);
+    size_t bytes = 0;
+    for (const auto& [size, block] : free_) bytes += size;
+    return bytes;
   }
 
   [[noreturn]] static void throw_out_of_memory(int index, size_t bytes, const char* what) {
@@ -80,6 +85,18 @@ class BlockCache {
     throw Error("out of " + std::string(what) + ": " + mebibytes(bytes) + " asked for; of the GPU's memory " +
                     mebibytes(free) + " of " + mebibytes(total) + " are free",
                 "GPU " + std::to_string(index), "use a smaller batch, or end other programs on this machine");
+  }
+
+ private:
+  void forget(void* memory) {
+    release_(memory);
+    sizes_.erase(memory);
+  }
+
+  void forget_free() {
+    for (const auto& [size, block] : free_) forget(block);  // waits for the device
+    free_.clear();
+    settled_ = true;
   }
 
   Allocate allocate_;
@@ -109,6 +126,15 @@ Caches& caches_of(int index) {
 
 void* cuda_allocate(int index, size_t bytes) { return caches_of(use_device(index)).device.allocate(index, bytes); }
 void cuda_release(int index, void* memory) { caches_of(index).device.release(memory); }
+void cuda_give_back(int index) { caches_of(use_device(index)).device.give_back(); }
+void cuda_out_of_memory(int index, size_t bytes) { BlockCache::throw_out_of_memory(index, bytes, "device memory"); }
+
+CudaBytes cuda_bytes(int index) {
+  BlockCache& cache = caches_of(use_device(index)).device;
+  size_t free = 0, total = 0;
+  cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return {free + cache.free_bytes(), total};
+}
 
 void* cuda_allocate_pinned(int index, size_t bytes) {
   return caches_of(use_device(index)).pinned.allocate(index, bytes);

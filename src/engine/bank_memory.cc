@@ -11,6 +11,8 @@
 namespace msa {
 namespace {
 
+constexpr size_t kMostSpans = 60;  // of one attention on a GPU, with some to spare
+
 /// content [chunks, 2 (K|V), G·d] → its K (0) or V (1) rows as [chunks, G, d].
 Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
   const int64_t offset = int64_t{which} * config.kv_size() * traits(content.dtype).block_bytes;
@@ -23,10 +25,11 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
 }  // namespace
 
 BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-                       std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys)
+                       std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys,
+                       std::shared_ptr<ContentCache> hot)
     : config_(config),
       snapshot_(snapshot),
-      keys_(std::move(keys)),
+      hot_(std::move(hot)),
       similarity_(config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot),
       router_(std::move(snapshot), similarity_, config.n_heads),
       top_k_(top_k),
@@ -34,9 +37,13 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()),
-      content_memory_(config.memory.routing_layers.size()) {
+      content_memory_(config.memory.routing_layers.size()),
+      in_use_(config.memory.routing_layers.size()) {
   MSA_CHECK(snapshot_->shape.routing_layers == config.memory.routing_layers);
-  MSA_CHECK(keys_ == nullptr || keys_->snapshot() == snapshot_);
+  if (keys == nullptr) return;
+  MSA_CHECK(keys->snapshot() == snapshot_);
+  const DeviceRouting::Query query{similarity_, config.n_heads, static_cast<int>(n_layers()), top_k_, allowed_};
+  routing_ = std::make_unique<DeviceRouting>(std::move(keys), query);
 }
 
 size_t BankMemory::index_of(int layer) const {
@@ -49,58 +56,108 @@ size_t BankMemory::index_of(int layer) const {
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
-  if (keys_ != nullptr) {
-    route_on_device(context, i, q);
+  finish_route();
+  routed_on_ = &context;
+  pending_ = static_cast<int>(i);
+  if (routing_ != nullptr) {
+    scores_[i].clear();
+    routing_->route(context, pending_, q);
   } else {
-    router_.score(context, static_cast<int>(i), to_host(context, q, host_q_), scores_[i], allowed_);
-    selection_[i] = router_.top_k(scores_[i], top_k_);
+    router_.score(context, pending_, to_host(context, q, host_q_), scores_[i], allowed_);
+  }
+  route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  if (routing_ == nullptr) finish_route();
+}
+
+/// Waits for the choice of the layer routed last, and begins to fetch its documents' content.
+void BankMemory::finish_route() {
+  if (pending_ < 0) return;
+  const auto start = std::chrono::steady_clock::now();
+  const auto i = static_cast<size_t>(std::exchange(pending_, -1));
+  if (routing_ != nullptr && top_k_ <= kMostBestScores) {
+    selection_[i] = documents_of(routing_->chosen());
+  } else {
+    selection_[i] = router_.top_k(scores(static_cast<int>(i)), top_k_);
   }
   choose(static_cast<int>(i), selection_[i]);
-  content_[i].clear();
-  if (on_cuda(context.device)) {
-    upload_content(context, i);
-  } else {
-    for (const ScoredDocument& d : selection_[i]) {
-      const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
-      content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
-    }
-  }
+  fetch(i);
   route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-void BankMemory::route_on_device(Context& context, size_t i, const Tensor& q) {
-  const int64_t slots = router_.n_slots();
-  if (device_scores_.empty()) {
-    device_scores_ = device_scores_memory_.tensor(DType::kF32, {n_layers(), slots}, context.device);
-    if (!allowed_.empty()) {
-      device_allowed_ =
-          to_device(context, Tensor::of_const(allowed_.data(), DType::kI8, {slots}), device_allowed_memory_);
-    }
-  }
-  routed_on_ = &context;
-  scores_[i].clear();
-  const Tensor row = device_scores_.slice_rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1);
-  keys_->score(context, static_cast<int>(i), q, {similarity_, config_.n_heads, device_allowed_}, row.reshape({slots}));
-  selection_[i].clear();
-  if (top_k_ > kMostBestScores)
-    selection_[i] = router_.top_k(scores(static_cast<int>(i)), top_k_);
-  else if (top_k_ > 0)
-    selection_[i] = best_on_device(row, top_k_);
-}
-
-/// scores F32 [layers, slots] on the GPU: the best by their mean.
-std::vector<ScoredDocument> BankMemory::best_on_device(const Tensor& scores, int count) const {
+std::vector<ScoredDocument> BankMemory::documents_of(const std::vector<BestScore>& best) const {
   std::vector<ScoredDocument> out;
-  for (const BestScore& best : best_mean_scores(*routed_on_, scores, count)) {
-    out.push_back(router_.slot(best.index));
-    out.back().score = best.score;
+  for (const BestScore& b : best) {
+    out.push_back(router_.slot(b.index));
+    out.back().score = b.score;
   }
   return out;
 }
 
+void BankMemory::fetch(size_t i) {
+  content_[i].clear();
+  if (on_cuda(routed_on_->device)) {
+    in_use_[i].clear();
+    return hot_ != nullptr && selection_[i].size() <= kMostSpans ? fetch_hot(i) : upload_content(i);
+  }
+  for (const ScoredDocument& d : selection_[i]) {
+    const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
+    content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+  }
+}
+
+/// One span a document. Those that are not on the GPU are read at once, a worker each, into page-locked memory.
+void BankMemory::fetch_hot(size_t i) {
+  struct Missing {
+    size_t place;  // in the selection
+    ContentKey key;
+    int64_t row;  // in the staging
+    Tensor content;
+  };
+  std::vector<Missing> missing;
+  std::vector<Tensor> found(selection_[i].size());  // on the GPU
+  int64_t rows = 0;
+  for (size_t d = 0; d < selection_[i].size(); ++d) {
+    const ScoredDocument& document = selection_[i][d];
+    const Segment& segment = *snapshot_->segments[static_cast<size_t>(document.segment)];
+    const ContentKey key{segment.checksum(), document.index, static_cast<int>(i)};
+    const auto at = static_cast<size_t>(document.index);
+    const int64_t chunks = segment.chunk_starts()[at + 1] - segment.chunk_starts()[at];
+    found[d] = Tensor(nullptr, snapshot_->shape.dtype, {chunks, 2, config_.kv_size()}, routed_on_->device);
+    if (const std::shared_ptr<Buffer>* here = hot_->find(key)) {
+      in_use_[i].push_back(*here);
+      found[d].data = (*here)->data();
+    } else {
+      missing.push_back({d, key, rows, {}});
+      rows += chunks;
+    }
+  }
+  const Tensor all = staging_.tensor(*routed_on_, snapshot_->shape.dtype, {rows, 2, config_.kv_size()});
+  routed_on_->pool.parallel_for(static_cast<int64_t>(missing.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t m = begin; m < end; ++m) {
+      Missing& one = missing[static_cast<size_t>(m)];
+      const ScoredDocument& document = selection_[i][one.place];
+      one.content =
+          snapshot_->segments[static_cast<size_t>(document.segment)]->content(static_cast<int>(i), document.index);
+      std::memcpy(all.row<char>(one.row), one.content.data, static_cast<size_t>(one.content.bytes()));
+    }
+  });
+  for (const Missing& one : missing) {
+    const auto block = std::make_shared<Buffer>();
+    block->reserve(static_cast<size_t>(one.content.bytes()), routed_on_->device);
+    found[one.place].data = block->data();
+    copy(*routed_on_, all.slice_rows(one.row, one.row + one.content.rows()), found[one.place]);
+    in_use_[i].push_back(block);
+    hot_->put(one.key, block, one.content.bytes());
+  }
+  for (const Tensor& content : found) {
+    content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+  }
+}
+
 /// The bank lies in host memory: the selected documents' content goes to the GPU in one piece, without a wait. The
 /// choice of the next layer's documents waits for all work before it, so the piece can then be written again.
-void BankMemory::upload_content(Context& context, size_t i) {
+void BankMemory::upload_content(size_t i) {
+  Context& context = *routed_on_;
   std::vector<Tensor> parts;  // [chunks, 2 (K|V), G·d]
   int64_t chunks = 0;
   for (const ScoredDocument& d : selection_[i]) {
@@ -118,12 +175,13 @@ void BankMemory::upload_content(Context& context, size_t i) {
   content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
 }
 
-std::span<const KeyValueSpan> BankMemory::gather(int layer) { return content_[index_of(layer)]; }
+std::span<const KeyValueSpan> BankMemory::gather(int layer) {
+  finish_route();
+  return content_[index_of(layer)];
+}
 
 std::vector<ScoredDocument> BankMemory::routed(int count) const {
-  if (keys_ != nullptr && count > 0 && count <= kMostBestScores) {
-    return device_scores_.empty() ? std::vector<ScoredDocument>() : best_on_device(device_scores_, count);
-  }
+  if (routing_ != nullptr && count > 0 && count <= kMostBestScores) return documents_of(routing_->best(count));
   if (n_layers() == 0 || scores(0).empty()) return {};
   std::vector<float> mean(scores(0).size(), 0.0f);
   for (int layer = 0; layer < n_layers(); ++layer) {
@@ -140,25 +198,20 @@ const std::vector<ScoredDocument>& BankMemory::selection(int routing_index) cons
 
 std::span<const float> BankMemory::scores(int routing_index) const {
   std::vector<float>& out = scores_[static_cast<size_t>(routing_index)];
-  if (out.empty() && !device_scores_.empty()) {
-    const int64_t slots = device_scores_.dim(1);
-    out.resize(static_cast<size_t>(slots));
-    copy(*routed_on_, device_scores_.slice_rows(routing_index, routing_index + 1),
-         Tensor(out.data(), DType::kF32, {1, slots}));
-  }
+  if (out.empty() && routing_ != nullptr && routing_->has_routed()) routing_->scores(routing_index, out);
   return out;
 }
 
 std::vector<float> BankMemory::layer_scores(const ScoredDocument& document) const {
   const size_t slot = slot_of(document);
+  if (routing_ != nullptr && routing_->has_routed()) return routing_->layer_scores(static_cast<int64_t>(slot));
   std::vector<float> out(scores_.size());
-  if (device_scores_.empty()) {
-    for (size_t i = 0; i < out.size(); ++i) out[i] = scores_[i][slot];
-  } else {
-    const auto at = static_cast<int64_t>(slot);
-    copy(*routed_on_, device_scores_.slice_columns(at, at + 1), Tensor(out.data(), DType::kF32, {n_layers(), 1}));
-  }
+  for (size_t i = 0; i < out.size(); ++i) out[i] = scores_[i][slot];
   return out;
+}
+
+DeviceRouting::Statistics BankMemory::statistics() const {
+  return routing_ == nullptr ? DeviceRouting::Statistics() : routing_->statistics();
 }
 
 size_t BankMemory::slot_of(const ScoredDocument& document) const {

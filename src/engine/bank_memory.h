@@ -5,9 +5,10 @@
 
 #include "bank/snapshot.h"
 #include "core/staging.h"
+#include "engine/device_bank.h"
+#include "engine/device_routing.h"
 #include "model/config.h"
 #include "model/memory.h"
-#include "router/device_keys.h"
 #include "router/router.h"
 
 namespace msa {
@@ -17,15 +18,19 @@ namespace msa {
 class BankMemory : public Memory {
  public:
   /// `allowed` [documents of all segments] (empty = all): the others are never scored, selected or routed. `keys` (may
-  /// be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
+  /// be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot. `hot` (may be
+  /// null): content that lies there already.
   BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-             std::vector<uint8_t> allowed = {}, std::shared_ptr<const DeviceKeys> keys = nullptr);
+             std::vector<uint8_t> allowed = {}, std::shared_ptr<const DeviceKeys> keys = nullptr,
+             std::shared_ptr<ContentCache> hot = nullptr);
 
+  /// With keys on a GPU the choice is only on its way when this returns: gather() waits for it, and fetches content.
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
 
   /// The `count` best documents by mean score over the routing layers, highest first. Empty before the first route.
   std::vector<ScoredDocument> routed(int count) const;
+  /// Of the last route() that a gather() followed.
   const std::vector<ScoredDocument>& selection(int routing_index) const;
   /// [slots]; empty before the first route.
   std::span<const float> scores(int routing_index) const;
@@ -33,6 +38,8 @@ class BankMemory : public Memory {
   std::vector<float> layer_scores(const ScoredDocument& document) const;
   size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
   double route_milliseconds() const { return route_ms_; }
+  /// How far quantised keys decided, in the layers routed last.
+  DeviceRouting::Statistics statistics() const;
 
  protected:
   /// Called when a layer's documents are chosen, before their content is fetched: the last word about them.
@@ -41,13 +48,15 @@ class BankMemory : public Memory {
  private:
   size_t index_of(int layer) const;
   int64_t n_layers() const { return static_cast<int64_t>(scores_.size()); }
-  void route_on_device(Context& context, size_t i, const Tensor& q);
-  std::vector<ScoredDocument> best_on_device(const Tensor& scores, int count) const;
-  void upload_content(Context& context, size_t i);
+  std::vector<ScoredDocument> documents_of(const std::vector<BestScore>& best) const;
+  void finish_route();
+  void fetch(size_t i);
+  void fetch_hot(size_t i);
+  void upload_content(size_t i);
 
   const ModelConfig& config_;
   std::shared_ptr<const Snapshot> snapshot_;
-  std::shared_ptr<const DeviceKeys> keys_;
+  std::shared_ptr<ContentCache> hot_;
   Similarity similarity_;
   Router router_;
   int top_k_;
@@ -58,13 +67,11 @@ class BankMemory : public Memory {
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.
   Buffer host_q_;
   Staging staging_;
-  std::vector<Buffer> content_memory_;  // per routing layer
-  // With keys_.
+  std::vector<Buffer> content_memory_;                        // per routing layer
+  std::vector<std::vector<std::shared_ptr<Buffer>>> in_use_;  // per routing layer: of hot_
+  mutable std::unique_ptr<DeviceRouting> routing_;            // with keys on the GPU
   Context* routed_on_ = nullptr;
-  Tensor device_scores_;  // F32 [routing layers, slots]
-  Buffer device_scores_memory_;
-  Tensor device_allowed_;  // I8 [slots], or empty
-  Buffer device_allowed_memory_;
+  int pending_ = -1;  // routing index of the layer whose choice is on its way
   double route_ms_ = 0;
 };
 

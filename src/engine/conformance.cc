@@ -221,7 +221,7 @@ void check_answering(Context& context, const Transformer& model, const Case& c, 
   const DType dtype = precision == Precision::kF32 ? DType::kF32 : DType::kBF16;
   const auto bank = build_bank(context, model, c, dtype);
   const KvCache head = run_head(context, model, c.head);
-  std::shared_ptr<const DeviceKeys> keys;
+  std::shared_ptr<DeviceKeys> keys;
   RecordedSelection memory(config, bank->snapshot(), device_keys(context, bank->snapshot(), keys), checker);
   Session session(context, model, head, &memory, head.length() + config.memory.top_k_documents);
 

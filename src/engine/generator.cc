@@ -26,9 +26,8 @@ std::vector<uint8_t> permitted(const Bank& bank, const Snapshot& snapshot, const
 /// One question on its way through the hops.
 class Interleave {
  public:
-  /// `keys`: of an earlier question or null; replaced where they are not the snapshot's.
   Interleave(Context& context, const Model& model, const Bank& bank, std::string_view question,
-             const AskOptions& options, std::shared_ptr<const DeviceKeys>& keys)
+             const AskOptions& options, DeviceBank& device)
       : model_(model),
         bank_(bank),
         question_(question),
@@ -36,7 +35,7 @@ class Interleave {
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
         snapshot_(options.scope.as_of.empty() ? bank.snapshot() : bank.snapshot_at(options.scope.as_of)),
         memory_(model.config(), snapshot_, top_k_, permitted(bank, *snapshot_, options.scope),
-                device_keys(context, snapshot_, keys)),
+                device.keys(context, snapshot_), device.content(context)),
         session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 
@@ -73,6 +72,7 @@ class Interleave {
     HopTrace hop;
     prefill(context, hop);
     hop.routed = routed_documents(top_k_);
+    hop.routing = memory_.statistics();
     const auto start = Clock::now();
     std::vector<DocumentId> chosen;
     hop.end = bound_reached().value_or(HopEnd::kFetched);
@@ -308,18 +308,19 @@ const char* describe(HopEnd end) {
   return "?";
 }
 
-Generator::Generator(const Model& model, const Bank& bank) : model_(model), bank_(bank) {}
+Generator::Generator(const Model& model, const Bank& bank, const DeviceOptions& device)
+    : model_(model), bank_(bank), device_(device) {}
 
 Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
                       const AnswerCallback& stream) {
   check_question(model_, question);
-  return Interleave(context, model_, bank_, question, options, keys_).run(context, stream);
+  return Interleave(context, model_, bank_, question, options, device_).run(context, stream);
 }
 
 Answer Generator::read(Context& context, std::string_view question, std::span<const GivenDocument> documents,
                        const AskOptions& options) {
   check_question(model_, question);
-  return Interleave(context, model_, bank_, question, options, keys_).read(context, documents);
+  return Interleave(context, model_, bank_, question, options, device_).read(context, documents);
 }
 
 std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms,
@@ -327,7 +328,7 @@ std::vector<RoutedDocument> Generator::route(Context& context, std::string_view 
   check_question(model_, question);
   AskOptions options;
   options.scope = scope;
-  return Interleave(context, model_, bank_, question, options, keys_).route_only(context, count, route_ms);
+  return Interleave(context, model_, bank_, question, options, device_).route_only(context, count, route_ms);
 }
 
 }  // namespace msa

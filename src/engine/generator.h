@@ -57,6 +57,7 @@ struct HopTrace {
   HopEnd end = HopEnd::kFetched;
   int prompt_tokens = 0;
   double prefill_ms = 0, route_ms = 0, decode_ms = 0;
+  DeviceRouting::Statistics routing;
 };
 
 struct FetchedDocument {
@@ -89,7 +90,7 @@ using AnswerCallback = std::function<bool(std::string_view)>;
 
 class Generator {
  public:
-  Generator(const Model& model, const Bank& bank);
+  Generator(const Model& model, const Bank& bank, const DeviceOptions& device = {});
 
   /// Throws Error for an empty question or one beyond the model's context. An empty bank is no error: the answer then
   /// comes without documents and the trace says so.
@@ -107,8 +108,7 @@ class Generator {
  private:
   const Model& model_;
   const Bank& bank_;
-  // Of the last snapshot that a question on a GPU saw.
-  std::shared_ptr<const DeviceKeys> keys_;
+  DeviceBank device_;
 };
 
 }  // namespace msa

@@ -32,6 +32,7 @@ inline const std::vector<std::string> kQaColumns{
 
 struct QaOptions {
   AskOptions ask;
+  DeviceOptions device;
   int read = 5;  // documents of the run that are given; 0: as many as fit
 };
 

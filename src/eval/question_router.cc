@@ -65,7 +65,7 @@ Prompt routing_prompt(const Model& model, std::string_view question, int room) {
 
 QuestionRouter::QuestionRouter(const Model& model, std::shared_ptr<const Snapshot> snapshot,
                                const RoutingOptions& options)
-    : model_(model), snapshot_(std::move(snapshot)), options_(options) {
+    : model_(model), snapshot_(std::move(snapshot)), options_(options), device_(options.device) {
   if (options_.top_k <= 0) options_.top_k = model.config().memory.top_k_documents;
 }
 
@@ -98,7 +98,7 @@ void QuestionRouter::route_pack(Context& context, std::span<const Prompt> prompt
                                  model_.transformer().device());
     questions[i].cache.assign(context, model_.head());
     questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, attended, std::vector<uint8_t>(),
-                                                       device_keys(context, snapshot_, keys_));
+                                                       device_.keys(context, snapshot_), device_.content(context));
     questions[i].routed = prompts[i].routed;
     tokens.insert(tokens.end(), prompts[i].tokens.begin(), prompts[i].tokens.end());
     for (int t = 0; t < length; ++t) positions.push_back(model_.head().length() + options_.top_k + t);

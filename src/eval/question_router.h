@@ -16,6 +16,7 @@ struct RoutingOptions {
   /// with an embedding model. true: as in `msa ask`, where deeper layers have seen what shallower ones selected.
   bool attend_memory = true;
   int pack_tokens = 1024;  // of the questions that share a pass, about
+  DeviceOptions device = {};
 };
 
 class QuestionRouter {
@@ -36,7 +37,7 @@ class QuestionRouter {
   const Model& model_;
   std::shared_ptr<const Snapshot> snapshot_;
   RoutingOptions options_;
-  std::shared_ptr<const DeviceKeys> keys_;  // on a GPU
+  DeviceBank device_;
   Workspace workspace_;
   int64_t tokens_ = 0;
 };

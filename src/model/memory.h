@@ -13,10 +13,11 @@ class Memory {
   virtual ~Memory() = default;
 
   /// Routes one layer: q F32 [n_routed, H·d], the raw projection W_QR h of the routed query tokens.
-  /// Fixes the layer's selection until the next call. n_routed >= 1.
+  /// Fixes the layer's selection until the next call. n_routed >= 1. May return before the selection is known.
   virtual void route(Context& context, int layer, const Tensor& q) = 0;
 
-  /// Content of the layer's selection: K̄, V̄ spans [chunks, G, d], valid until the next route of that layer.
+  /// Waits for the content of the layer's selection: K̄, V̄ spans [chunks, G, d], valid until the next
+  /// route of that layer.
   virtual std::span<const KeyValueSpan> gather(int layer) = 0;
 };
 

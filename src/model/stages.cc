@@ -41,19 +41,25 @@ void QueryStage::route(Context& context, const LayerActivations& in) {
 
 bool QueryStage::attend(Context& context, const LayerActivations& in, const Tensor& out) {
   const int tokens = static_cast<int>(in.h.rows());
-  std::span<const KeyValueSpan> selected;
-  if (memory_ != nullptr && config_.is_routing(in.layer)) {
-    if (!routed_rows_.empty()) route(context, in);
-    selected = memory_->gather(in.layer);
+  const auto add_local = [&] {
+    in.rotate(context);
+    cache_.append(context, in.layer, in.k, in.v);
+  };
+  const bool has_memory = memory_ != nullptr && config_.is_routing(in.layer);
+  const bool routes = has_memory && !routed_rows_.empty();
+  if (routes) {
+    route(context, in);
+    add_local();  // runs while the choice of documents comes and their content is read
   }
-  const DecodeCache* decoding = cache_.decoding(in.layer);
+  std::span<const KeyValueSpan> selected;
+  if (has_memory) selected = memory_->gather(in.layer);
+  const DecodeCache* decoding = routes ? nullptr : cache_.decoding(in.layer);
   const DecodeInput token{in.q, in.k, in.v, in.how, in.positions.device};
   if (decoding != nullptr && decode_fits(token, selected, *decoding)) {
     decode_attention(context, token, selected, *decoding, out);
   } else {
     is_repeatable_ = false;
-    in.rotate(context);
-    cache_.append(context, in.layer, in.k, in.v);
+    if (!routes) add_local();
     prefixed_attention(context, in.q, selected, cache_.view(in.layer, cache_.length() + tokens), out);
   }
   if (in.layer == config_.n_layers - 1) cache_.advance(tokens);

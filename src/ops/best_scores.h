@@ -19,4 +19,8 @@ struct BestScore {
 /// highest first, ties by lower index; fewer where fewer exceed -inf.
 std::vector<BestScore> best_mean_scores(Context& context, const Tensor& scores, int k);
 
+/// The same in two steps, for work in between: what is found, in `memory` on the GPU, and then from the host's copy.
+Tensor enqueue_best_mean_scores(Context& context, const Tensor& scores, int k, Buffer& memory);
+std::vector<BestScore> read_best_scores(const Tensor& found);
+
 }  // namespace msa

@@ -1,4 +1,3 @@
-#include "core/copy.h"
 #include "ops/cuda_ops.h"
 #include "ops/kernels.cuh"
 #include "ops/routing_select.cuh"
@@ -19,14 +18,14 @@ __global__ void mean_orders_kernel(const float* scores, int layers, int64_t stri
 
 }  // namespace
 
-std::vector<BestScore> best_mean_scores_cuda(Context& context, const Tensor& scores, int k) {
+Tensor best_mean_scores_cuda(Context& context, const Tensor& scores, int k, Buffer& memory) {
   static_assert(kMostBestScores == kMaxRoutingTopK);
   const auto n = static_cast<int>(scores.dim(1));
   const cudaStream_t stream = cuda_stream(context);
   const Tensor orders = context.scratch[0].tensor(DType::kI32, {n}, context.device);
   const Tensor best = context.scratch[1].tensor(DType::kI64, {kSelectBlocks, kMaxRoutingTopK}, context.device);
   const Tensor found =
-      context.scratch[2].tensor(DType::kI8, {2, int64_t{sizeof(RoutingSelection)}}, context.device);  // and the ticket
+      memory.tensor(DType::kI8, {2, int64_t{sizeof(RoutingSelection)}}, context.device);  // and the ticket
   mean_orders_kernel<<<static_cast<unsigned>(cuda::ceil_div(n, kThreads)), kThreads, 0, stream>>>(
       scores.as<float>(), static_cast<int>(scores.rows()), scores.row_bytes / int64_t{sizeof(float)}, n,
       orders.as<uint32_t>());
@@ -40,12 +39,7 @@ std::vector<BestScore> best_mean_scores_cuda(Context& context, const Tensor& sco
   p.ticket = found.row<uint32_t>(1);
   cuda_check(cudaMemsetAsync(p.ticket, 0, sizeof(*p.ticket), stream), "cudaMemsetAsync");
   select_best(p, stream);
-  RoutingSelection selection;
-  const int64_t bytes = sizeof(selection);
-  copy(context, found.slice_rows(0, 1), Tensor(&selection, DType::kI8, {1, bytes}));
-  std::vector<BestScore> out;
-  for (int i = 0; i < selection.n; ++i) out.push_back({selection.documents[i], selection.scores[i]});
-  return out;
+  return found.slice_rows(0, 1);
 }
 
 }  // namespace msa

@@ -30,7 +30,7 @@ void linear_cuda(Context& context, const Tensor& weight, const Tensor& x, const 
 bool norm_linear_cuda(Context& context, const Normed& in, const Tensor& weight, const Tensor& h, const Tensor& y,
                       bool gated);
 void fold_heads_cuda(Context& context, const Tensor& q, int n_heads, int kv_heads, bool normalise, const Tensor& out);
-std::vector<BestScore> best_mean_scores_cuda(Context& context, const Tensor& scores, int k);
+Tensor best_mean_scores_cuda(Context& context, const Tensor& scores, int k, Buffer& memory);
 void argmax_cuda(Context& context, const Tensor& x, const Tensor& out);
 void decode_attention_cuda(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,
                            const DecodeCache& cache, const Tensor& out);

@@ -31,10 +31,10 @@ struct ChunkList {
 
 struct ScanParams {
   const char* keys = nullptr;                  // [n_chunks, row_bytes]
-  const char* queries = nullptr;               // [m, query_bytes]: F32 [n], or quantised as the keys
+  const char* queries = nullptr;               // [m, query_bytes]: F32 [n], or quantised to int8
   const int32_t* document_of_chunk = nullptr;  // [n_chunks]
-  uint32_t* document_orders = nullptr;         // [n_documents] score_order of the best score; int8: lower bound
-  uint32_t* upper_orders = nullptr;            // [chunks of the list] int8: of the upper bound
+  uint32_t* document_orders = nullptr;         // [n_documents] score_order of the best score; of bounds: the lower
+  uint32_t* upper_orders = nullptr;            // [chunks of the list] of the upper bound
   uint32_t* lower_orders = nullptr;            // the same of the lower bound; null: not wanted
   ChunkList list;
   ChunkList overflow_list;  // scanned instead where *list.count > overflow
@@ -72,11 +72,15 @@ struct ScanLayout {
 
 struct Bf16Scan {
   using Sum = float;
-  static constexpr bool kBounds = false;
+  static constexpr bool kBounds = false, kPacked = false;
 };
 struct Int8Scan {
   using Sum = int32_t;
-  static constexpr bool kBounds = true;
+  static constexpr bool kBounds = true, kPacked = false;
+};
+struct Int4Scan {  // the queries are int8
+  using Sum = int32_t;
+  static constexpr bool kBounds = true, kPacked = true;
 };
 
 struct RingPosition {
@@ -196,7 +200,7 @@ __device__ inline void fetch_tiles(const ScanParams& p, const ScanWork& work) {
   }
 }
 
-/// Bytes [at, at + 4) of a query, counted as the key's bytes.
+/// Bytes [at, at + 4) of a query, counted as the bytes of a key of its type.
 template <class Scan>
 __device__ inline uint32_t query_word(const ScanParams& p, int query, int at) {
   if constexpr (Scan::kBounds) {
@@ -229,30 +233,48 @@ __device__ inline void load_queries(const ScanParams& p, int first_step, int ste
 }
 
 /// sums += the product of kSteps steps of 16 keys, whose first lies at `address` (of this lane), with all queries.
-template <class Sum, int kTiles, int kSteps>
-__device__ inline void multiply_steps(uint32_t address, const QueryFragments<kTiles>& queries, Sum (&sums)[kTiles][4]) {
+/// Packed: 32 bytes of a key are two steps.
+template <class Scan, int kTiles, int kSteps>
+__device__ inline void multiply_steps(uint32_t address, const QueryFragments<kTiles>& queries,
+                                      typename Scan::Sum (&sums)[kTiles][4]) {
+  constexpr int kStepsALoad = Scan::kPacked ? 2 : 1;
 #pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
+  for (int s = 0; s < kSteps; s += kStepsALoad) {
     uint32_t keys[4];
-    load_matrices(keys, address + static_cast<uint32_t>(s * kStepBytes));
+    load_matrices(keys, address + static_cast<uint32_t>(s / kStepsALoad * kStepBytes));
+    if constexpr (Scan::kPacked) {
+      uint32_t low[4];
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) multiply_add(sums[t], keys, queries[s][t]);
+      for (int i = 0; i < 4; ++i) {
+        low[i] = keys[i] << 4 & 0xf0f0f0f0u;
+        keys[i] &= 0xf0f0f0f0u;
+      }
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) multiply_add(sums[t], low, queries[s][t]);
+    }
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) multiply_add(sums[t], keys, queries[s + kStepsALoad - 1][t]);
   }
 }
 
-template <class Sum, int kTiles>
+template <class Scan, int kTiles>
 __device__ inline void multiply(int steps, uint32_t address, const QueryFragments<kTiles>& queries,
-                                Sum (&sums)[kTiles][4]) {
+                                typename Scan::Sum (&sums)[kTiles][4]) {
   switch (steps) {
-    case 8: return multiply_steps<Sum, kTiles, 8>(address, queries, sums);
-    case 7: return multiply_steps<Sum, kTiles, 7>(address, queries, sums);
-    case 6: return multiply_steps<Sum, kTiles, 6>(address, queries, sums);
-    case 5: return multiply_steps<Sum, kTiles, 5>(address, queries, sums);
-    case 4: return multiply_steps<Sum, kTiles, 4>(address, queries, sums);
-    case 3: return multiply_steps<Sum, kTiles, 3>(address, queries, sums);
-    case 2: return multiply_steps<Sum, kTiles, 2>(address, queries, sums);
-    case 1: return multiply_steps<Sum, kTiles, 1>(address, queries, sums);
-    default: return;
+    case 8: return multiply_steps<Scan, kTiles, 8>(address, queries, sums);
+    case 6: return multiply_steps<Scan, kTiles, 6>(address, queries, sums);
+    case 4: return multiply_steps<Scan, kTiles, 4>(address, queries, sums);
+    case 2: return multiply_steps<Scan, kTiles, 2>(address, queries, sums);
+    default: break;
+  }
+  if constexpr (!Scan::kPacked) {
+    switch (steps) {
+      case 7: return multiply_steps<Scan, kTiles, 7>(address, queries, sums);
+      case 5: return multiply_steps<Scan, kTiles, 5>(address, queries, sums);
+      case 3: return multiply_steps<Scan, kTiles, 3>(address, queries, sums);
+      case 1: return multiply_steps<Scan, kTiles, 1>(address, queries, sums);
+      default: break;
+    }
   }
 }
 
@@ -261,7 +283,7 @@ struct KeyAtHand {
   int in_tile;
   int document;  // -1: none
   int64_t position;
-  KeyCertificate certificate;  // int8 only
+  KeyCertificate certificate;  // with bounds only
 };
 
 struct alignas(16) QueryConstants {  // of the bounds
@@ -352,7 +374,8 @@ __device__ inline KeyAtHand key_at_hand(const ScanParams& p, const ScanWork& wor
   key.document = work.documents(stage)[key.in_tile];
   key.position = tile * work.layout.tile_keys + key.in_tile;
   if constexpr (Scan::kBounds) {
-    key.certificate = *reinterpret_cast<const KeyCertificate*>(work.keys(stage) + key.in_tile * p.stride + p.n);
+    key.certificate = *reinterpret_cast<const KeyCertificate*>(work.keys(stage) + key.in_tile * p.stride + p.row_bytes -
+                                                               static_cast<int>(sizeof(KeyCertificate)));
   }
   return key;
 }
@@ -364,12 +387,14 @@ __device__ inline void score_tiles(const ScanParams& p, const ScanWork& work) {
   constexpr int kStride = ScanLayout::partial_stride(kTiles);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int group = warp / p.parts, part = warp % p.parts;
-  const int steps_a_part = (p.steps + p.parts - 1) / p.parts;
+  int steps_a_part = (p.steps + p.parts - 1) / p.parts;
+  if constexpr (Scan::kPacked) steps_a_part += steps_a_part % 2;
   const int first_step = part * steps_a_part;
   const int steps = max(0, min(steps_a_part, p.steps - first_step));
   QueryFragments<kTiles> queries;
   load_queries<Scan, kTiles>(p, first_step, steps, queries);
-  const int from = (group * kGroupKeys + lane % 16) * p.stride + first_step * kStepBytes + lane / 16 * 16;
+  const int from =
+      (group * kGroupKeys + lane % 16) * p.stride + first_step * kStepBytes / (Scan::kPacked ? 2 : 1) + lane / 16 * 16;
   const int to = (part * work.layout.tile_keys + group * kGroupKeys + lane / 4) * kStride + lane % 4 * 2;
   const auto* const constants = reinterpret_cast<const QueryConstants*>(work.shared + work.layout.constants);
   Sum* partials = reinterpret_cast<Sum*>(work.shared + work.layout.partials);
@@ -379,7 +404,7 @@ __device__ inline void score_tiles(const ScanParams& p, const ScanWork& work) {
     Sum sums[kTiles][4] = {};
     barrier_wait(work.full(at.stage), at.parity);
     const KeyAtHand key = key_at_hand<Scan>(p, work, tile, at.stage);
-    multiply<Sum, kTiles>(steps, shared_address(work.keys(at.stage)) + static_cast<uint32_t>(from), queries, sums);
+    multiply<Scan, kTiles>(steps, shared_address(work.keys(at.stage)) + static_cast<uint32_t>(from), queries, sums);
     __syncwarp();
     if (lane == 0) barrier_arrive(work.empty(at.stage));
 #pragma unroll
@@ -452,6 +477,7 @@ using ScanKernel = void (*)(ScanParams);
 /// The kernel for `tiles` = 1, 2, 4, 8 tiles of queries. In files of their own, to be compiled side by side.
 ScanKernel bf16_scan_kernel(int tiles);
 ScanKernel int8_scan_kernel(int tiles);
+ScanKernel int4_scan_kernel(int tiles);
 
 template <class Scan>
 ScanKernel scan_kernel_of(int tiles) {

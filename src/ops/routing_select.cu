@@ -20,7 +20,8 @@ __device__ inline uint64_t rank_of(uint32_t order, int document) {
 struct BlockBest {
   uint64_t ranks[kSelectRoom];
   int count;
-  uint64_t threshold;  // k ranks at least as great have been seen; 0: not yet
+  uint64_t threshold;  // k ranks at least as great have been seen, or k greater ones; 0: not yet
+  uint64_t warp_best[kSelectThreads / 32];
 
   /// All threads: the ranks in falling order, cut to k.
   __device__ void sort_and_cut(int k) {
@@ -46,8 +47,31 @@ struct BlockBest {
     __syncthreads();
   }
 
+  /// All threads, each with one rank: what is below the k-th best of the warps' best is not among the k best, which
+  /// leaves few to sort.
+  __device__ void raise_threshold(uint64_t rank, int k) {
+    constexpr int kWarps = kSelectThreads / 32;
+    static_assert(kWarps == 32);
+    if (k > kWarps) return;
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+    for (int offset = 16; offset > 0; offset /= 2) {
+      const uint64_t other = __shfl_xor_sync(0xffffffffu, rank, offset);
+      rank = other > rank ? other : rank;
+    }
+    if (lane == 0) warp_best[warp] = rank;
+    __syncthreads();
+    if (warp == 0) {
+      const uint64_t mine = warp_best[lane];
+      int greater = 0;
+      for (int i = 0; i < kWarps; ++i) greater += __shfl_sync(0xffffffffu, mine, i) > mine ? 1 : 0;
+      if (greater == k - 1 && mine > threshold) threshold = mine - 1;
+    }
+    __syncthreads();
+  }
+
   /// All threads, each with one rank; 0 = none.
   __device__ void add(uint64_t rank, int k) {
+    raise_threshold(rank, k);
     if (rank > threshold) ranks[atomicAdd(&count, 1)] = rank;
     __syncthreads();
     if (count > kSelectRoom - kSelectThreads) sort_and_cut(k);
@@ -123,8 +147,11 @@ __global__ void candidates_kernel(const CandidateParams p) {
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < count;
        base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t i = base + threadIdx.x;
-    const bool wanted = i < count && p.upper_orders[i] >= threshold;
-    const int32_t row = !wanted ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
+    const int32_t row = i >= count ? 0 : p.list.rows == nullptr ? static_cast<int32_t>(i) : p.list.rows[i];
+    const int32_t document = i < count ? p.document_of_chunk[row] : -1;
+    const uint32_t upper = document >= 0 ? p.upper_orders[i] : 0;
+    if (document >= 0 && upper > p.document_uppers[document]) atomicMax(p.document_uppers + document, upper);
+    const bool wanted = document >= 0 && upper >= threshold;
     append(wanted, row, p.candidates, kRoutingCandidates, p.n_candidates);
   }
 }
@@ -134,9 +161,32 @@ __global__ void permitted_kernel(const int32_t* document_of_chunk, int64_t n_chu
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * blockDim.x; base < n_chunks;
        base += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t i = base + threadIdx.x;
-    const bool wanted = i < n_chunks && permitted[document_of_chunk[i]] != 0;
+    const int32_t document = i < n_chunks ? document_of_chunk[i] : -1;
+    const bool wanted = document >= 0 && permitted[document] != 0;
     append(wanted, static_cast<int32_t>(i), rows, static_cast<int32_t>(n_chunks), n_rows);
   }
+}
+
+__global__ void raise_orders_kernel(const uint32_t* orders, int n, uint32_t* to) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < n) to[i] = max(to[i], orders[i]);
+}
+
+__global__ void bounds_kernel(const uint32_t* scores, const uint32_t* lowers, const uint32_t* uppers, int n,
+                              float* lower, float* upper) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  lower[i] = score_of_order(max(scores[i], lowers[i]));
+  upper[i] = score_of_order(max(scores[i], uppers[i]));
+}
+
+__global__ void mark_means_kernel(const float* values, int layers, int64_t n, float threshold, uint8_t* flags) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  float sum = 0;
+  for (int layer = 0; layer < layers; ++layer) sum += values[layer * n + i];
+  const float mean = sum / static_cast<float>(layers);
+  flags[i] = mean >= threshold && mean > -INFINITY ? 1 : 0;
 }
 
 __device__ inline double sum_of_warp(double x) {
@@ -149,12 +199,51 @@ __device__ inline float norm_above(double norm) {
   return above < 0x1p-126f ? 0x1p-126f : above;  // not fmaxf: NaN stays NaN
 }
 
+/// As Rounding of routing_quantise.cc, spread over a warp.
+struct WarpRounding {
+  float scale, least, most;
+  double squares;
+  int32_t integer_squares;
+
+  __device__ float of(float x) const {
+    return scale > 0 ? fminf(fmaxf(rintf(__fdiv_rn(x, scale)), least), most) : 0.0f;
+  }
+};
+
+__device__ inline WarpRounding rounding_of(const __nv_bfloat16* key, int n, float scale, float least, float most) {
+  WarpRounding r{scale, least, most, 0, 0};
+  for (int i = static_cast<int>(threadIdx.x % 32); i < n; i += 32) {
+    const float x = __bfloat162float(key[i]), rounded = r.of(x);
+    const float error = static_cast<float>(static_cast<double>(x) - static_cast<double>(scale) * rounded);
+    r.squares += static_cast<double>(error) * static_cast<double>(error);
+    r.integer_squares += static_cast<int>(rounded) * static_cast<int>(rounded);
+  }
+  r.squares = sum_of_warp(r.squares);
+  r.integer_squares = __reduce_add_sync(0xffffffffu, r.integer_squares);
+  return r;
+}
+
+__device__ inline float packed_scale(int i) {
+  return __fdiv_rn(static_cast<float>(kFirstPackedScale + i), kPackedScaleParts);
+}
+
+template <int kBits>
+__device__ inline WarpRounding best_rounding(const __nv_bfloat16* key, int n, float largest) {
+  if constexpr (kBits == 8) return rounding_of(key, n, __fdiv_rn(largest, 127.0f), -127.0f, 127.0f);
+  WarpRounding best = rounding_of(key, n, __fmul_rn(largest, packed_scale(0)), -8.0f, 7.0f);
+  for (int i = 1; i < kPackedScales; ++i) {
+    const WarpRounding other = rounding_of(key, n, __fmul_rn(largest, packed_scale(i)), -8.0f, 7.0f);
+    if (other.squares < best.squares) best = other;
+  }
+  return best;
+}
+
 /// A warp; step for step as quantise_key of routing_quantise.cc, so that the bits are the same.
+template <int kBits>
 __device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   float largest = 0;
-  double squares = 0, error_squares = 0;
-  int32_t integer_squares = 0;
+  double squares = 0;
   for (int i = lane; i < n; i += 32) {
     const float x = __bfloat162float(key[i]);
     largest = fmaxf(largest, fabsf(x));
@@ -163,28 +252,36 @@ __device__ inline void quantise_row(const __nv_bfloat16* key, int n, int8_t* out
   for (int offset = 16; offset > 0; offset /= 2)
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
   const float norm = norm_above(__dsqrt_rn(sum_of_warp(squares)));
-  const bool certain = norm <= kMaxCertifiedNorm;
-  const float scale = certain ? __fdiv_rn(largest, 127.0f) : 0.0f;
-  for (int i = lane; i < n; i += 32) {
-    const float x = __bfloat162float(key[i]);
-    const float rounded = scale > 0 ? fminf(fmaxf(rintf(__fdiv_rn(x, scale)), -127.0f), 127.0f) : 0.0f;
-    const int quantised = static_cast<int>(rounded);
-    out[i] = static_cast<int8_t>(quantised);
-    const float error = static_cast<float>(static_cast<double>(x) - static_cast<double>(scale) * rounded);
-    error_squares += static_cast<double>(error) * static_cast<double>(error);
-    integer_squares += quantised * quantised;
+  bool certain = norm <= kMaxCertifiedNorm;
+  WarpRounding rounding = best_rounding<kBits>(key, n, certain ? largest : 0.0f);
+  if (kBits == 4 && rounding.scale > 0 && rounding.scale < kLeastPackedScale) {
+    certain = false;
+    rounding.scale = 0;
   }
-  integer_squares = __reduce_add_sync(0xffffffffu, integer_squares);
-  const float error_norm = norm_above(__dsqrt_rn(sum_of_warp(error_squares)));
-  const double exact = static_cast<double>(scale) * __dsqrt_rn(static_cast<double>(integer_squares));
+  const auto value = [&](int i) { return static_cast<int>(rounding.of(__bfloat162float(key[i]))); };
+  if constexpr (kBits == 8) {
+    for (int i = lane; i < n; i += 32) out[i] = static_cast<int8_t>(value(i));
+  } else {
+    for (int i = lane; i < n / 2; i += 32) {
+      const int first = 2 * i - lane;  // element `lane` of the block
+      const unsigned low = static_cast<unsigned>(value(first)) & 15u;
+      const unsigned high = static_cast<unsigned>(value(first + kPackedHalf)) & 15u;
+      out[i] = static_cast<int8_t>(low | high << 4);
+    }
+  }
   if (lane != 0) return;
-  *reinterpret_cast<KeyCertificate*>(out + n) =
-      certain ? KeyCertificate{scale, error_norm, norm, norm_above(exact)} : KeyCertificate{0, INFINITY, INFINITY, 0};
+  const double length = __dsqrt_rn(static_cast<double>(rounding.integer_squares));
+  const float scale = kBits == 8 ? rounding.scale : rounding.scale / kPackedUnit;
+  *reinterpret_cast<KeyCertificate*>(out + n * kBits / 8) =
+      certain ? KeyCertificate{scale, norm_above(__dsqrt_rn(rounding.squares)), norm,
+                               norm_above(static_cast<double>(rounding.scale) * length)}
+              : KeyCertificate{0, INFINITY, INFINITY, 0};
 }
 
+template <int kBits>
 __global__ void quantise_kernel(const __nv_bfloat16* keys, int64_t rows, int n, char* out, int64_t row_bytes) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarpsABlock + threadIdx.x / 32;
-  if (row < rows) quantise_row(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
+  if (row < rows) quantise_row<kBits>(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
 }
 
 __global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat16* rounded, char* out,
@@ -192,7 +289,7 @@ __global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat
   const int64_t at = static_cast<int64_t>(blockIdx.x) * n;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) rounded[at + i] = __float2bfloat16_rn(queries[at + i]);
   __syncwarp();
-  quantise_row(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
+  quantise_row<8>(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
 }
 
 __global__ void scores_kernel(const uint32_t* orders, int64_t n, float* scores) {
@@ -219,6 +316,24 @@ void collect_candidates(const CandidateParams& p, cudaStream_t stream) {
   check_cuda(cudaGetLastError(), "candidates_kernel");
 }
 
+void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stream) {
+  raise_orders_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, stream>>>(orders, n, to);
+  check_cuda(cudaGetLastError(), "raise_orders_kernel");
+}
+
+void bounds_of_orders(const uint32_t* scores, const uint32_t* lowers, const uint32_t* uppers, int n, float* lower,
+                      float* upper, cudaStream_t stream) {
+  bounds_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, stream>>>(scores, lowers, uppers, n, lower, upper);
+  check_cuda(cudaGetLastError(), "bounds_kernel");
+}
+
+void mark_means(const float* values, int layers, int64_t n, float threshold, uint8_t* flags, void* stream) {
+  if (n == 0) return;
+  mark_means_kernel<<<blocks_for(n, 256, kMostBlocks), 256, 0, static_cast<cudaStream_t>(stream)>>>(values, layers, n,
+                                                                                                    threshold, flags);
+  check_cuda(cudaGetLastError(), "mark_means_kernel");
+}
+
 void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream) {
   quantise_queries_kernel<<<static_cast<unsigned>(m), 32, 0, stream>>>(
       queries, n, reinterpret_cast<__nv_bfloat16*>(rounded), static_cast<char*>(out),
@@ -240,13 +355,13 @@ void permitted_chunks(const RoutingBank& bank, const uint8_t* permitted, int32_t
   check_cuda(cudaGetLastError(), "permitted_kernel");
 }
 
-void quantise_keys_cuda(const bf16* keys, int64_t rows, int n, void* out, void* stream) {
-  MSA_CHECK(n > 0 && n % kRoutingWidthStep == 0);
+void quantise_keys_cuda(const bf16* keys, int64_t rows, int n, int bits, void* out, void* stream) {
+  MSA_CHECK(n > 0 && n % (bits == 4 ? kPackedWidthStep : kRoutingWidthStep) == 0 && (bits == 4 || bits == 8));
   if (rows == 0) return;
-  quantise_kernel<<<blocks_for(rows, kWarpsABlock, kMostBlocks), kWarpsABlock * 32, 0,
-                    static_cast<cudaStream_t>(stream)>>>(reinterpret_cast<const __nv_bfloat16*>(keys), rows, n,
-                                                         static_cast<char*>(out),
-                                                         static_cast<int64_t>(quantised_key_bytes(n)));
+  const auto kernel = bits == 4 ? quantise_kernel<4> : quantise_kernel<8>;
+  kernel<<<blocks_for(rows, kWarpsABlock, kMostBlocks), kWarpsABlock * 32, 0, static_cast<cudaStream_t>(stream)>>>(
+      reinterpret_cast<const __nv_bfloat16*>(keys), rows, n, static_cast<char*>(out),
+      static_cast<int64_t>(quantised_key_bytes(n, bits)));
   check_cuda(cudaGetLastError(), "quantise_kernel");
 }
 

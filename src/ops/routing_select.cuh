@@ -23,10 +23,12 @@ void select_best(const SelectParams& p, cudaStream_t stream);
 
 struct CandidateParams {
   ChunkList list;
+  const int32_t* document_of_chunk = nullptr;
   const uint32_t* upper_orders = nullptr;        // [chunks of the list]
   const RoutingSelection* lower_best = nullptr;  // the k best lower bounds of documents
   int32_t* candidates = nullptr;                 // [kRoutingCandidates]
   int32_t* n_candidates = nullptr;               // [1] 0 before; may end above kRoutingCandidates
+  uint32_t* document_uppers = nullptr;           // [n_documents] raised to the largest of their chunks
 };
 
 /// Chunks whose upper bound reaches the k-th best lower bound.
@@ -34,6 +36,12 @@ void collect_candidates(const CandidateParams& p, cudaStream_t stream);
 
 /// queries F32 [m, n] → rounded [m, n] to bf16 (scratch) → out [m, quantised_key_bytes(n)].
 void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream);
+
+/// to [n] = the greater of orders [n] and what is there.
+void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stream);
+/// lower, upper [n] from orders: the greater of `scores` and `lowers`, of `scores` and `uppers`.
+void bounds_of_orders(const uint32_t* scores, const uint32_t* lowers, const uint32_t* uppers, int n, float* lower,
+                      float* upper, cudaStream_t stream);
 
 /// orders [n] → scores [n], -inf of order 0; of upper bounds a missing order cannot occur.
 void scores_of_orders(const uint32_t* orders, int64_t n, float* scores, cudaStream_t stream);

@@ -46,6 +46,19 @@ void expect_agree(const std::vector<ScoredDocument>& a, const std::vector<Scored
   }
 }
 
+/// Rows [chunks, 2 (K|V), G·d] of spans on the GPU.
+std::vector<char> bytes_of(Context& gpu, std::span<const KeyValueSpan> spans) {
+  std::vector<char> out;
+  for (const KeyValueSpan& span : spans) {
+    EXPECT_EQ(span.v.as<char>() - span.k.as<char>(), span.k.dense_row_bytes());
+    const Tensor both(span.k.data, DType::kI8, {span.k.rows(), 2 * span.k.dense_row_bytes()}, span.k.device);
+    std::vector<char> part(static_cast<size_t>(both.bytes()));
+    copy(gpu, both, Tensor(part.data(), DType::kI8, {both.rows(), both.dim(1)}));
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
+}
+
 /// What gather() gives for a selection: its documents' content, byte for byte.
 void expect_content(Context& gpu, const Snapshot& snapshot, int layer_index, BankMemory& memory, int layer) {
   std::vector<char> expected;
@@ -53,15 +66,19 @@ void expect_content(Context& gpu, const Snapshot& snapshot, int layer_index, Ban
     const Tensor content = snapshot.segments[static_cast<size_t>(d.segment)]->content(layer_index, d.index);
     expected.insert(expected.end(), content.as<char>(), content.as<char>() + content.bytes());
   }
-  const auto spans = memory.gather(layer);
-  ASSERT_EQ(spans.size(), 1u);
-  const Tensor& k = spans[0].k;
-  EXPECT_EQ(spans[0].v.as<char>() - k.as<char>(), k.dense_row_bytes());
-  std::vector<char> found(expected.size());
-  const Tensor both(k.data, DType::kI8, {k.rows(), 2 * k.dense_row_bytes()}, k.device);
-  ASSERT_EQ(static_cast<size_t>(both.bytes()), expected.size());
-  copy(gpu, both, Tensor(found.data(), DType::kI8, {both.rows(), both.dim(1)}));
-  EXPECT_EQ(found, expected);
+  EXPECT_EQ(bytes_of(gpu, memory.gather(layer)), expected);
+}
+
+/// How a bank may lie on a GPU: all keys there, quantised keys with and without bf16 ones, little memory.
+std::vector<DeviceOptions> device_options() {
+  std::vector<DeviceOptions> all(6);
+  all[1].keys = all[2].keys = KeyFormat::kInt8;
+  all[3].keys = all[4].keys = KeyFormat::kInt4;
+  all[2].gpu_memory = 350'000;
+  all[4].gpu_memory = 200'000;
+  all[5].gpu_memory = 60'000;
+  for (DeviceOptions& o : all) o.piece_bytes = 20'000;
+  return all;
 }
 
 TEST_P(BankMemoryTest, RoutesAsTheCpu) {
@@ -70,30 +87,79 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
   const auto snapshot = bank_->snapshot();
   std::vector<uint8_t> some(Router(snapshot, Similarity::kCosine, config_.n_heads).n_slots());
   for (size_t slot = 0; slot < some.size(); ++slot) some[slot] = slot % 3 != 0;
-  for (const auto& [top_k, allowed] :
-       {std::pair<int, std::vector<uint8_t>>{0, {}}, {5, {}}, {80, {}}, {5, some}, {80, some}}) {
-    SCOPED_TRACE("top " + std::to_string(top_k) + " of " + (allowed.empty() ? "all" : "some") + ", seed " +
-                 std::to_string(kSeed));
-    BankMemory here(config_, snapshot, top_k, allowed);
-    BankMemory there(config_, snapshot, top_k, allowed, std::make_shared<DeviceKeys>(gpu, snapshot));
-    EXPECT_TRUE(there.routed(3).empty());
-    for (int i = 0; i < 3; ++i) {
-      const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];
-      Buffer memory, on_gpu;
-      testing::fill(memory, 4 * config_.q_size(), DType::kF32, random_);
-      const Tensor q(memory.data(), DType::kF32, {4, config_.q_size()});
-      here.route(cpu, layer, q);
-      there.route(gpu, layer, to_device(gpu, q, on_gpu));
-      EXPECT_EQ(there.selection(i).size(), static_cast<size_t>(top_k));
-      expect_agree(here.selection(i), there.selection(i));
-      if (top_k > 0) expect_content(gpu, *snapshot, i, there, layer);
-    }
-    for (const int count : {1, 7, 64, 100}) expect_agree(here.routed(count), there.routed(count));
-    for (const ScoredDocument& d : there.routed(3)) {
-      const std::vector<float> layers = there.layer_scores(d), expected = here.layer_scores(d);
+  for (const DeviceOptions& options : device_options()) {
+    DeviceBank device(options);
+    for (const auto& [top_k, allowed] :
+         {std::pair<int, std::vector<uint8_t>>{0, {}}, {5, {}}, {80, {}}, {5, some}, {80, some}}) {
+      const auto keys = device.keys(gpu, snapshot);
+      SCOPED_TRACE("top " + std::to_string(top_k) + " of " + (allowed.empty() ? "all" : "some") + ", seed " +
+                   std::to_string(kSeed) + ", " + describe(keys->placement(), keys->sizes()));
+      BankMemory here(config_, snapshot, top_k, allowed);
+      BankMemory there(config_, snapshot, top_k, allowed, keys, device.content(gpu));
+      EXPECT_TRUE(there.routed(3).empty());
       for (int i = 0; i < 3; ++i) {
-        EXPECT_EQ(layers[static_cast<size_t>(i)], there.scores(i)[there.slot_of(d)]);
-        EXPECT_NEAR(layers[static_cast<size_t>(i)], expected[static_cast<size_t>(i)], kTolerance);
+        const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];
+        Buffer memory, on_gpu;
+        testing::fill(memory, 4 * config_.q_size(), DType::kF32, random_);
+        const Tensor q(memory.data(), DType::kF32, {4, config_.q_size()});
+        here.route(cpu, layer, q);
+        there.route(gpu, layer, to_device(gpu, q, on_gpu));
+        there.gather(layer);
+        EXPECT_EQ(there.selection(i).size(), static_cast<size_t>(top_k));
+        expect_agree(here.selection(i), there.selection(i));
+        expect_content(gpu, *snapshot, i, there, layer);
+      }
+      for (const int count : {1, 7, 64, 100}) expect_agree(here.routed(count), there.routed(count));
+      for (const ScoredDocument& d : there.routed(3)) {
+        const std::vector<float> layers = there.layer_scores(d), expected = here.layer_scores(d);
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_EQ(layers[static_cast<size_t>(i)], there.scores(i)[there.slot_of(d)]);
+          EXPECT_NEAR(layers[static_cast<size_t>(i)], expected[static_cast<size_t>(i)], kTolerance);
+        }
+      }
+    }
+  }
+}
+
+/// Two questions by every placement: the same documents with the same scores, to the last bit; the second finds content
+/// on the GPU.
+TEST_P(BankMemoryTest, PlacementChangesNothing) {
+  Context& gpu = cuda_context();
+  const auto snapshot = bank_->snapshot();
+  constexpr int kTop = 8;
+  std::vector<std::vector<ScoredDocument>> expected;
+  for (const DeviceOptions& options : device_options()) {
+    random_.seed(kSeed);
+    DeviceBank device(options);
+    std::vector<std::vector<ScoredDocument>> found;
+    for (int question = 0; question < 2; ++question) {
+      const auto keys = device.keys(gpu, snapshot);
+      SCOPED_TRACE(describe(keys->placement(), keys->sizes()));
+      BankMemory memory(config_, snapshot, kTop, {}, keys, device.content(gpu));
+      for (int hop = 0; hop < 2; ++hop) {
+        for (int i = 0; i < 3; ++i) {
+          const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];
+          Buffer values, on_gpu;
+          testing::fill(values, 9 * config_.q_size(), DType::kF32, random_);
+          memory.route(gpu, layer, to_device(gpu, Tensor(values.data(), DType::kF32, {9, config_.q_size()}), on_gpu));
+          memory.gather(layer);
+          found.push_back(memory.selection(i));
+          expect_content(gpu, *snapshot, i, memory, layer);
+        }
+        found.push_back(memory.routed(3));
+        found.push_back(memory.routed(20));
+      }
+      EXPECT_EQ(memory.statistics().bounded, keys->has_bounds());
+      EXPECT_EQ(memory.statistics().fell_back, 0);
+    }
+    EXPECT_GT(device.content(gpu)->size(), 0u);
+    if (expected.empty()) expected = found;
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      ASSERT_EQ(found[i].size(), expected[i].size()) << i;
+      for (size_t d = 0; d < found[i].size(); ++d) {
+        EXPECT_EQ(found[i][d].id, expected[i][d].id) << i;
+        EXPECT_EQ(found[i][d].score, expected[i][d].score) << i;
       }
     }
   }

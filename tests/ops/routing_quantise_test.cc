@@ -133,6 +133,42 @@ TEST(RoutingQuantise, BoundsHoldTheScore) {
   }
 }
 
+/// 4-bit numbers stand for what the certificate says, and the bounds hold.
+TEST(RoutingQuantise, FourBits) {
+  for (const int n : {64, 192, 320, 1024}) {
+    const uint32_t seed = static_cast<uint32_t>(n + 2);
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 engine(seed);
+    const auto queries = vectors(n, engine), keys = vectors(n, engine);
+    for (size_t k = 0; k < keys.size(); ++k) {
+      std::vector<uint32_t> packed(quantised_key_bytes(n, 4) / 4);
+      quantise_key(keys[k].data(), n, packed.data(), 4);
+      const auto* const bytes = reinterpret_cast<const uint8_t*>(packed.data());
+      KeyCertificate c;
+      std::memcpy(&c, bytes + n / 2, sizeof(c));
+      if (c.error < kInf) {
+        double error = 0;
+        for (int i = 0; i < n; ++i) {
+          const uint8_t byte = bytes[i / 64 * 32 + i % 32];
+          const int four = i % 64 < 32 ? byte & 15 : byte >> 4;
+          const double stands = static_cast<double>(c.scale) * 16 * (four < 8 ? four : four - 16);
+          const double lost = static_cast<double>(to_float(keys[k][static_cast<size_t>(i)])) - stands;
+          error += lost * lost;
+        }
+        EXPECT_GE(static_cast<double>(c.error), std::sqrt(error));
+        EXPECT_LE(static_cast<double>(c.error), std::sqrt(error) * 1.00001 + 1.2e-38);
+      }
+      for (size_t q = 0; q < queries.size(); ++q) {
+        const ScoreBounds bounds = score_bounds(Quantised(queries[q].data(), n).memory.data(), packed.data(), n, 4);
+        for (const double score : computed_scores(queries[q], keys[k], n)) {
+          EXPECT_LE(static_cast<double>(bounds.lower), score) << "query " << q << " key " << k << " n " << n;
+          EXPECT_GE(static_cast<double>(bounds.upper), score) << "query " << q << " key " << k << " n " << n;
+        }
+      }
+    }
+  }
+}
+
 TEST(RoutingQuantise, BoundsAreNarrow) {
   std::mt19937 engine(3);
   SCOPED_TRACE("seed 3");

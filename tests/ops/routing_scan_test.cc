@@ -58,7 +58,7 @@ struct TestBank {
   int n_documents;
   DeviceArray<bf16> device_keys;
   DeviceArray<int32_t> device_documents;
-  DeviceArray<char> int8_keys;
+  DeviceArray<char> int8_keys, int4_keys;
 
   TestBank(int width, std::vector<bf16> all_keys, std::vector<int32_t> documents)
       : n(width),
@@ -67,13 +67,17 @@ struct TestBank {
         n_documents(document_of_chunk.back() + 1),
         device_keys(keys),
         device_documents(document_of_chunk),
-        int8_keys(document_of_chunk.size() * quantised_key_bytes(width)) {
-    quantise_keys_cuda(device_keys.get(), n_chunks(), n, int8_keys.get(), nullptr);
+        int8_keys(document_of_chunk.size() * quantised_key_bytes(width)),
+        int4_keys(document_of_chunk.size() * quantised_key_bytes(width, 4)) {
+    quantise_keys_cuda(device_keys.get(), n_chunks(), n, 8, int8_keys.get(), nullptr);
+    if (has_4_bits()) quantise_keys_cuda(device_keys.get(), n_chunks(), n, 4, int4_keys.get(), nullptr);
   }
 
   int64_t n_chunks() const { return static_cast<int64_t>(document_of_chunk.size()); }
-  RoutingBank bank() const {
-    return {device_keys.get(), int8_keys.get(), device_documents.get(), n_chunks(), n_documents, n};
+  bool has_4_bits() const { return n % kPackedWidthStep == 0; }
+  RoutingBank bank(int bits = 8) const {
+    const char* const quantised = bits == 4 ? int4_keys.get() : int8_keys.get();
+    return {device_keys.get(), quantised, device_documents.get(), n_chunks(), n_documents, n, bits == 4 ? 4 : 8};
   }
   const bf16* key(int64_t chunk) const { return keys.data() + chunk * n; }
 };
@@ -130,10 +134,10 @@ struct TestQuery {
     return {scratch.get(), routing_scratch_bytes(bank.n_chunks(), bank.n_documents, bank.n, m), nullptr};
   }
 
-  Outcome route(bool int8) const {
+  Outcome route(int bits) const {  // 16, 8 or 4
     const DeviceArray<RoutingSelection> selection(1);
     const DeviceArray<float> scores(static_cast<size_t>(bank.n_documents));
-    (int8 ? route_int8 : route_bf16)(bank.bank(), query(), run(), selection.get());
+    (bits == 16 ? route_bf16 : route_certified)(bank.bank(bits), query(), run(), selection.get());
     document_scores(bank.n_documents, run(), scores.get());
     Outcome out{selection.download()[0], scores.download()};
     expect_ok(cudaGetLastError());
@@ -205,7 +209,7 @@ void expect_route(const TestBank& bank, const std::vector<float>& queries, int k
                   int64_t work) {
   TestQuery query(bank, queries, k);
   if (!permitted.empty()) query.permit(permitted);
-  const Outcome exact = query.route(false), again = query.route(false), certified = query.route(true);
+  const Outcome exact = query.route(16), again = query.route(16), certified = query.route(8);
   expect_scores(bank, queries, permitted, exact.scores, work);
   EXPECT_EQ(pairs_of(exact.selection), best_of(exact.scores, k));
   EXPECT_EQ(exact.selection.fell_back, 0);
@@ -215,6 +219,10 @@ void expect_route(const TestBank& bank, const std::vector<float>& queries, int k
       << certified.selection.candidates << " candidates";
   EXPECT_GE(certified.selection.candidates, certified.selection.n);
   EXPECT_EQ(certified.selection.fell_back, certified.selection.candidates > kRoutingCandidates);
+  if (!bank.has_4_bits()) return;
+  const RoutingSelection packed = query.route(4).selection;
+  EXPECT_EQ(pairs_of(packed), pairs_of(exact.selection)) << packed.candidates << " candidates of 4 bits";
+  EXPECT_GE(packed.candidates, packed.n);
 }
 
 std::vector<uint8_t> permitted_of(int kind, int n_documents, std::mt19937& engine) {
@@ -227,7 +235,7 @@ std::vector<uint8_t> permitted_of(int kind, int n_documents, std::mt19937& engin
 
 TEST_F(RoutingScan, EqualsReference) {
   uint32_t seed = 0;
-  for (const int n : {32, 64, 192, 512, 1024}) {
+  for (const int n : {32, 64, 192, 320, 512, 1024}) {
     for (const int64_t n_chunks : {1, 15, 64, 1000, 40001}) {
       std::mt19937 engine(++seed);
       const KeyKind kind = seed % 2 == 0 ? KeyKind::kRandom : KeyKind::kClustered;
@@ -280,9 +288,15 @@ TEST_F(RoutingScan, BoundsHoldEveryScore) {
         keys[5] = to_bf16(kInf);  // of which nothing can be known
         const TestBank bank(n, keys, each_its_own(kChunks));
         const TestQuery query(bank, routing_queries(m, n, keys, engine), 16);
-        const std::vector<float> scores = query.route(false).scores;
+        const std::vector<float> scores = query.route(16).scores;
         const DeviceArray<float> lower(kChunks), upper(kChunks);
-        score_bounds_int8(bank.bank(), query.query(), query.run(), lower.get(), upper.get());
+        chunk_bounds(bank.bank(4), query.query(), query.run(), lower.get(), upper.get());
+        const std::vector<float> wide_low = lower.download(), wide_high = upper.download();
+        for (size_t j = 0; j < kChunks; ++j) {
+          ASSERT_LE(wide_low[j], scores[j]) << "chunk " << j;
+          ASSERT_GE(wide_high[j], scores[j]) << "chunk " << j;
+        }
+        chunk_bounds(bank.bank(), query.query(), query.run(), lower.get(), upper.get());
         const std::vector<float> low = lower.download(), high = upper.download();
         double width = 0;
         for (size_t j = 0; j < kChunks; ++j) {
@@ -309,12 +323,12 @@ TEST_F(RoutingScan, ScoreDependsOnKeyAndQueryAlone) {
     for (int64_t j = kChunks - 1; j >= 0; --j) turned.insert(turned.end(), &keys[j * n], &keys[j * n] + n);
     const TestBank bank(n, keys, each_its_own(kChunks)), turned_bank(n, turned, each_its_own(kChunks));
     const std::vector<float> one = routing_queries(1, n, keys, engine);
-    const std::vector<float> expected = TestQuery(bank, one, 16).route(false).scores;
+    const std::vector<float> expected = TestQuery(bank, one, 16).route(16).scores;
     for (const int m : {1, 5, 16, 17, 40, 64, 200}) {
       std::vector<float> queries;
       for (int i = 0; i < m; ++i) queries.insert(queries.end(), one.begin(), one.end());
-      EXPECT_EQ(TestQuery(bank, queries, 16).route(false).scores, expected) << m << " queries";
-      std::vector<float> scores = TestQuery(turned_bank, queries, 16).route(false).scores;
+      EXPECT_EQ(TestQuery(bank, queries, 16).route(16).scores, expected) << m << " queries";
+      std::vector<float> scores = TestQuery(turned_bank, queries, 16).route(16).scores;
       std::reverse(scores.begin(), scores.end());
       EXPECT_EQ(scores, expected) << m << " queries, keys turned";
     }
@@ -348,13 +362,13 @@ TEST_F(RoutingScan, FallsBackWhenTooManyAreClose) {
   const std::vector<float> queries = routing_queries(3, n, keys, engine);
   expect_route(bank, queries, 16, {}, 1'000'000);
   TestQuery query(bank, queries, 16);
-  EXPECT_EQ(query.route(true).selection.fell_back, 1);
-  EXPECT_EQ(query.route(true).selection.candidates, kChunks);
+  EXPECT_EQ(query.route(8).selection.fell_back, 1);
+  EXPECT_EQ(query.route(8).selection.candidates, kChunks);
   // With a filter the fall-back keeps to it.
   std::vector<uint8_t> permitted(static_cast<size_t>(bank.n_documents), 1);
   for (size_t i = 0; i < 50; ++i) permitted[i] = 0;
   query.permit(permitted);
-  const RoutingSelection selection = query.route(true).selection;
+  const RoutingSelection selection = query.route(8).selection;
   EXPECT_EQ(selection.fell_back, 1);
   for (int i = 0; i < 16; ++i) EXPECT_EQ(selection.documents[i], 50 + i);
 }
@@ -365,9 +379,79 @@ TEST_F(RoutingScan, RulesOutAlmostAllOfManyRandomKeys) {
   const TestBank bank(n, routing_keys(200'000, n, KeyKind::kRandom, engine), documents_of(200'000, 8, engine));
   const std::vector<float> queries = routing_queries(32, n, bank.keys, engine);
   expect_route(bank, queries, 16, {}, 4'000'000);
-  const RoutingSelection s = TestQuery(bank, queries, 16).route(true).selection;
+  const RoutingSelection s = TestQuery(bank, queries, 16).route(8).selection;
   std::printf("%d of 200000 chunks rescored\n", s.candidates);
   EXPECT_LT(s.candidates, 20'000);
+}
+
+/// Part of the chunks has int8 keys, the others are scanned in two pieces: the documents and scores of one whole scan,
+/// and the bounds hold every document. Chunks of no document take no part.
+TEST_F(RoutingScan, InSteps) {
+  uint32_t seed = 40;
+  for (const int n : {64, 1024}) {
+    for (const int m : {3, 32, 100}) {
+      std::mt19937 engine(++seed);
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      constexpr int64_t kChunks = 9001, kQuantised = 5003, kSecond = 7777;
+      constexpr int k = 16;
+      std::vector<int32_t> documents = documents_of(kChunks, 8, engine);
+      const int n_documents = documents.back() + 1;
+      for (int32_t& d : documents) d = d % 5 == 3 ? -1 : d;
+      documents.back() = n_documents - 1;
+      const TestBank bank(n, routing_keys(kChunks, n, KeyKind::kRandom, engine), documents);
+      TestQuery query(bank, routing_queries(m, n, bank.keys, engine), k);
+      const Outcome exact = query.route(16);
+      for (int d = 3; d < n_documents - 1; d += 5) ASSERT_EQ(exact.scores[static_cast<size_t>(d)], -kInf);
+      EXPECT_EQ(pairs_of(query.route(8).selection), pairs_of(exact.selection));
+
+      const auto piece = [&](int64_t begin, int64_t end) {
+        return RoutingBank{bank.device_keys.get() + begin * n,
+                           nullptr,
+                           bank.device_documents.get() + begin,
+                           end - begin,
+                           n_documents,
+                           n};
+      };
+      RoutingBank quantised = bank.bank();
+      quantised.n_chunks = kQuantised;
+      RoutingQuery more = query.query();
+      more.more = true;
+      const RoutingScratch run = query.run();
+      scan_bounds(quantised, query.query(), run);
+      scan_documents(piece(kQuantised, kSecond), more, run);
+      scan_documents(piece(kSecond, kChunks), more, run);
+      find_candidates(quantised, query.query(), run);
+      score_candidates(quantised, query.query(), run);
+      const DeviceArray<RoutingSelection> selection(1);
+      const DeviceArray<float> lower(exact.scores.size()), upper(exact.scores.size());
+      select_documents(n_documents, k, run, selection.get());
+      EXPECT_EQ(pairs_of(selection.download()[0]), pairs_of(exact.selection));
+      document_bounds(n_documents, run, lower.get(), upper.get());
+      const std::vector<float> low = lower.download(), high = upper.download();
+      for (size_t d = 0; d < exact.scores.size(); ++d) {
+        ASSERT_LE(low[d], exact.scores[d]) << "document " << d;
+        ASSERT_GE(high[d], exact.scores[d]) << "document " << d;
+      }
+    }
+  }
+}
+
+TEST_F(RoutingScan, MarksMeans) {
+  constexpr int n = 1000;
+  std::mt19937 engine(15);
+  std::vector<float> values(3 * n);
+  for (float& x : values) x = static_cast<float>(engine() % 7);
+  values[5] = -kInf, values[6] = std::numeric_limits<float>::quiet_NaN(), values[7] = kInf;
+  const DeviceArray<float> on_device(values);
+  const DeviceArray<uint8_t> flags(n);
+  for (const float threshold : {-kInf, 3.0f, 6.0f}) {
+    mark_means(on_device.get(), 3, n, threshold, flags.get(), nullptr);
+    const std::vector<uint8_t> found = flags.download();
+    for (size_t i = 0; i < n; ++i) {
+      const float mean = (values[i] + values[n + i] + values[2 * n + i]) / 3;
+      ASSERT_EQ(found[i], mean >= threshold && mean > -kInf ? 1 : 0) << i;
+    }
+  }
 }
 
 /// NaN never wins; infinity does. The certified route takes such keys as unknown and comes to the same.
@@ -383,7 +467,7 @@ TEST_F(RoutingScan, BrokenNumbers) {
   keys[900 * n + 4] = to_bf16(queries[4] > 0 ? kInf : -kInf);  // infinity with the first query
   const TestBank bank(n, keys, each_its_own(kChunks));
   const TestQuery query(bank, queries, 16);
-  const Outcome exact = query.route(false), certified = query.route(true);
+  const Outcome exact = query.route(16), certified = query.route(8);
   EXPECT_EQ(exact.scores[100], -kInf);
   EXPECT_EQ(exact.scores[700], -kInf);
   EXPECT_EQ(exact.scores[900], kInf);
@@ -393,9 +477,9 @@ TEST_F(RoutingScan, BrokenNumbers) {
   // A query that is not a number takes no part; only NaN queries: nothing is found.
   std::vector<float> with_nan = queries, only_nan(n, nan);
   with_nan.insert(with_nan.begin(), only_nan.begin(), only_nan.end());
-  for (const bool int8 : {false, true}) {
-    EXPECT_EQ(pairs_of(TestQuery(bank, with_nan, 16).route(int8).selection), pairs_of(exact.selection));
-    EXPECT_EQ(TestQuery(bank, only_nan, 16).route(int8).selection.n, 0);
+  for (const int bits : {16, 8, 4}) {
+    EXPECT_EQ(pairs_of(TestQuery(bank, with_nan, 16).route(bits).selection), pairs_of(exact.selection));
+    EXPECT_EQ(TestQuery(bank, only_nan, 16).route(bits).selection.n, 0);
   }
 }
 

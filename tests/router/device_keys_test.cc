@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "../bank/bank_testing.h"
 #include "../device_testing.h"
@@ -82,6 +84,142 @@ TEST_P(DeviceKeysTest, ABankOfTheDeadHasNoScores) {
   for (const float score : scores_of(cuda_context(), keys, q, how)) EXPECT_EQ(score, -INFINITY);
 }
 
+/// A bank of several segments, its keys under every placement.
+class KeyPlacementTest : public DeviceTest {
+ protected:
+  static constexpr int kHeads = 6, kSeed = 31;
+
+  KeyPlacementTest() : bank_(Bank::in_memory(shape_of(2, 96))) {
+    grow({200, 7});
+    for (const DocumentId dead : {1, 5, 6, 201}) EXPECT_TRUE(bank_->remove(dead));
+  }
+  void grow(std::initializer_list<int64_t> counts) {
+    for (const int64_t count : counts) ASSERT_TRUE(add(*bank_, random_batch(*bank_, count, random_)).committed());
+  }
+  KeySizes sizes() const { return {KeyRows(bank_->snapshot()).n_rows(), 3, 192}; }
+
+  /// Memory for this many rows of so many bytes, and pieces of some dozen keys.
+  DeviceOptions options(KeyFormat format, int64_t rows, int64_t row_bytes) const {
+    DeviceOptions o;
+    o.keys = format;
+    o.gpu_memory = rows * row_bytes * sizes().layers * 8 / 7 + 8;  // an eighth is for content
+    o.piece_bytes = 10'000;
+    return o;
+  }
+  /// All on the GPU, a part, (nearly) nothing, with and without int8 keys.
+  std::vector<DeviceOptions> placements() const {
+    const int64_t n = sizes().rows, exact = 2 * 192, int8 = 192 + 16, int4 = 96 + 16;
+    return {options(KeyFormat::kBF16, n, exact),        options(KeyFormat::kBF16, n / 3, exact),
+            options(KeyFormat::kBF16, 0, exact),        options(KeyFormat::kInt8, n, exact + int8),
+            options(KeyFormat::kInt8, n, int8),         options(KeyFormat::kInt8, n / 2, int8),
+            options(KeyFormat::kInt4, n, exact + int4), options(KeyFormat::kInt4, n, int4),
+            options(KeyFormat::kInt4, n / 2, int4),     options(KeyFormat::kAuto, n / 4 * 3, exact)};
+  }
+
+  Tensor query(int64_t rows) {
+    testing::fill(host_, rows * kHeads * 96, DType::kF32, random_);
+    return to_device(gpu(), Tensor(host_.data(), DType::kF32, {rows, kHeads * 96}), on_gpu_);
+  }
+  static Context& gpu() { return cuda_context(); }
+
+  struct Routed {
+    std::vector<float> scores, lower, upper;
+    int32_t candidates = -1;
+  };
+  static Routed route(const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scoring& how, int k) {
+    Buffer memory, count;
+    const int64_t n = keys.n_slots();
+    const Tensor all = memory.tensor(DType::kF32, {3, n}, gpu().device);
+    const auto row = [&](int64_t i) { return all.slice_rows(i, i + 1).reshape({n}); };
+    const Tensor candidates = count.tensor(DType::kI32, {1}, gpu().device);
+    keys.route(gpu(), 1, q, how, k, row(0), {row(1), row(2), candidates});
+    Routed out;
+    for (const auto& [i, to] : {std::pair{0, &out.scores}, {1, &out.lower}, {2, &out.upper}}) {
+      to->resize(static_cast<size_t>(n));
+      copy(gpu(), row(i), Tensor(to->data(), DType::kF32, {n}));
+    }
+    copy(gpu(), candidates, Tensor(&out.candidates, DType::kI32, {1}));
+    return out;
+  }
+
+  /// The scores of `keys` are those of keys that all lie on the GPU, bit for bit; so are the best documents by bounds.
+  void expect_same(const DeviceKeys& keys, const DeviceKeys& plain) {
+    const int64_t n = plain.n_slots();
+    ASSERT_EQ(keys.n_slots(), n);
+    std::vector<uint8_t> some(static_cast<size_t>(n));
+    for (size_t i = 0; i < some.size(); ++i) some[i] = i % 3 != 1;
+    Buffer allowed_memory;
+    const Tensor allowed = to_device(gpu(), Tensor::of_const(some.data(), DType::kI8, {n}), allowed_memory);
+    for (const DeviceKeys::Scoring& how :
+         {DeviceKeys::Scoring{Similarity::kCosine, kHeads, {}, {}}, {Similarity::kCosine, kHeads, allowed, some}}) {
+      for (const int64_t m : {1, 20, 70}) {
+        const Tensor q = query(m);
+        const std::vector<float> expected = scores_of(gpu(), plain, q, how);
+        ASSERT_EQ(scores_of(gpu(), keys, q, how), expected) << m;
+        if (!keys.has_bounds()) continue;
+        constexpr int k = 8;
+        const Routed found = route(keys, q, how, k);
+        std::vector<float> sorted = expected;
+        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+        for (size_t d = 0; d < expected.size(); ++d) {
+          ASSERT_LE(found.scores[d], expected[d]) << d;
+          ASSERT_LE(found.lower[d], expected[d]) << d;
+          ASSERT_GE(found.upper[d], expected[d]) << d;
+          const bool is_best = expected[d] >= sorted[k - 1] && expected[d] > -INFINITY;
+          ASSERT_TRUE(!is_best || found.scores[d] == expected[d]) << d;
+        }
+        EXPECT_GE(found.candidates, 0);
+      }
+    }
+  }
+
+  std::mt19937 random_{kSeed};
+  std::unique_ptr<Bank> bank_;
+  Buffer host_, on_gpu_;
+  DocumentId next_dead_ = 20;
+};
+
+TEST_P(KeyPlacementTest, WhereverTheyLieTheScoresAreTheSame) {
+  const DeviceKeys plain(gpu(), bank_->snapshot());
+  EXPECT_EQ(plain.placement(), (KeyPlacement{sizes().rows, 0, 8}));
+  for (const DeviceOptions& o : placements()) {
+    const DeviceKeys keys(gpu(), bank_->snapshot(), o);
+    SCOPED_TRACE(describe(keys.placement(), keys.sizes()) + ", seed " + std::to_string(kSeed));
+    expect_same(keys, plain);
+    if (HasFailure()) return;
+  }
+}
+
+/// Only new rows are copied, whatever happens to the bank; the scores are those of keys made anew.
+TEST_P(KeyPlacementTest, FollowsTheBank) {
+  for (const DeviceOptions& o : placements()) {
+    DeviceOptions roomy = o;
+    roomy.gpu_memory *= 2;
+    auto kept = std::make_shared<DeviceKeys>(gpu(), bank_->snapshot(), roomy);
+    SCOPED_TRACE(describe(kept->placement(), kept->sizes()) + ", seed " + std::to_string(kSeed));
+    const DeviceKeys* const first = kept.get();
+    const auto step = [&] {
+      const auto before = kept->snapshot();
+      const int64_t uploaded = kept->uploaded_rows();
+      const auto snapshot = bank_->snapshot();
+      const int64_t common = KeyRows::common_rows(*before, *snapshot);
+      const auto keys = device_keys(gpu(), snapshot, kept, roomy);
+      ASSERT_EQ(keys->snapshot(), snapshot);
+      EXPECT_TRUE(keys.get() != first || keys->uploaded_rows() - uploaded <= keys->sizes().rows - common);
+      expect_same(*keys, DeviceKeys(gpu(), snapshot));
+    };
+    step();
+    ASSERT_TRUE(bank_->remove(next_dead_++));
+    step();
+    grow({2});
+    step();
+    grow({60, 1});
+    step();
+    if (HasFailure()) return;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(On, KeyPlacementTest, ::testing::Values(DeviceType::kCuda), device_test_name);
 INSTANTIATE_TEST_SUITE_P(On, DeviceKeysTest, ::testing::Values(DeviceType::kCuda), device_test_name);
 
 }  // namespace
