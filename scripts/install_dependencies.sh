@@ -13,7 +13,7 @@ packages=(
   libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
   libstemmer-dev                                                # word stems of the question maker
   poppler-utils                                                 # text of PDF files
-  libtorch-dev libopenblas0-pthread                             # the trainer; without it Debian's matrix products are 20x slower
+  libtorch-dev libopenblas0-pthread                             # the trainer, and a fast BLAS for it
   libopenmpi-dev openmpi-bin                                    # runs of several processes
   libgtest-dev libgmock-dev libbenchmark-dev                    # tests, micro-benchmarks
   python3 python3-venv python3-pip                              # set-up of the model, comparison tests
