@@ -156,6 +156,33 @@ std::shared_ptr<const Segment> Segment::view(std::shared_ptr<const void> owner, 
   return segment;
 }
 
+std::shared_ptr<const Segment> Segment::part(const std::shared_ptr<const Segment>& whole, int64_t begin, int64_t end) {
+  MSA_CHECK(begin >= 0 && begin < end && end <= whole->n_documents());
+  if (begin == 0 && end == whole->n_documents()) return whole;
+  std::shared_ptr<Segment> part(new Segment);
+  part->owner_ = whole;
+  part->bytes_ = whole->bytes_;
+  part->where_ = whole->where_;
+  part->number_ = whole->number_;
+  part->n_layers_ = whole->n_layers_;
+  part->row_elements_ = whole->row_elements_;
+  part->dtype_ = whole->dtype_;
+  part->ids_ = whole->ids_.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  const auto starts = whole->chunk_starts_.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin + 1));
+  for (const int64_t start : starts) part->own_chunk_starts_.push_back(start - starts.front());
+  part->chunk_starts_ = part->own_chunk_starts_;
+  part->first_chunk_ = whole->first_chunk_ + starts.front();
+  part->block_checksums_ = whole->block_checksums_;
+  part->checked_ = whole->checked_;
+  part->data_begin_ = whole->data_begin_;
+  part->content_begin_ = whole->content_begin_;
+  part->keys_stride_ = whole->keys_stride_;
+  part->content_stride_ = whole->content_stride_;
+  const uint64_t identity[] = {whole->checksum_, static_cast<uint64_t>(begin), static_cast<uint64_t>(end)};
+  part->checksum_ = xxh3_64(identity, sizeof identity);
+  return part;
+}
+
 std::optional<int64_t> Segment::find(DocumentId id) const {
   const auto it = std::lower_bound(ids_.begin(), ids_.end(), id);
   if (it == ids_.end() || *it != id) return std::nullopt;
@@ -165,13 +192,13 @@ std::optional<int64_t> Segment::find(DocumentId id) const {
 const std::byte* Segment::keys_at(int layer_index, int64_t chunk) const {
   const size_t row_bytes = static_cast<size_t>(row_elements_ * traits(dtype_).block_bytes);
   return bytes_.data() + data_begin_ + static_cast<size_t>(layer_index) * keys_stride_ +
-         static_cast<size_t>(chunk) * row_bytes;
+         static_cast<size_t>(first_chunk_ + chunk) * row_bytes;
 }
 
 const std::byte* Segment::content_at(int layer_index, int64_t chunk) const {
   const size_t chunk_bytes = static_cast<size_t>(2 * row_elements_ * traits(dtype_).block_bytes);
   return bytes_.data() + content_begin_ + static_cast<size_t>(layer_index) * content_stride_ +
-         static_cast<size_t>(chunk) * chunk_bytes;
+         static_cast<size_t>(first_chunk_ + chunk) * chunk_bytes;
 }
 
 Tensor Segment::keys(int layer_index) const {

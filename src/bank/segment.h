@@ -59,6 +59,8 @@ class Segment {
   /// The same for an image in memory that `owner` keeps alive. `bytes` is 64-byte aligned.
   static std::shared_ptr<const Segment> view(std::shared_ptr<const void> owner, std::span<const std::byte> bytes,
                                              const BankShape& shape, const std::string& where);
+  /// Documents [begin, end), not none, as a segment of their own over the same memory, of which only theirs is read.
+  static std::shared_ptr<const Segment> part(const std::shared_ptr<const Segment>& whole, int64_t begin, int64_t end);
 
   int64_t number() const { return number_; }
   int64_t n_documents() const { return static_cast<int64_t>(ids_.size()); }
@@ -75,7 +77,8 @@ class Segment {
   DocumentRows rows(int64_t document_index) const;  // unchecked; valid as long as the segment
 
   size_t bytes() const { return bytes_.size(); }
-  /// Identifies the header, ids, chunk starts and (through the block checksums) keys and content.
+  /// Identifies the header, ids, chunk starts and (through the block checksums) keys and content; of a part, these and
+  /// which part.
   uint64_t checksum() const { return checksum_; }
   const std::string& where() const { return where_; }
   /// Reads every byte; a sentence for each damaged block.
@@ -103,11 +106,13 @@ class Segment {
   std::span<const DocumentId> ids_;        // [n_documents]
   std::span<const int64_t> chunk_starts_;  // [n_documents + 1]
   std::span<const uint64_t> block_checksums_;
-  std::unique_ptr<std::atomic<bool>[]> checked_;  // per block: found sound at its first use
+  std::shared_ptr<std::atomic<bool>[]> checked_;  // per block: found sound at its first use
   size_t data_begin_ = 0;                         // first byte of keys
   size_t content_begin_ = 0;                      // first byte of content
   size_t keys_stride_ = 0;                        // bytes from one layer's keys to the next layer's
   size_t content_stride_ = 0;                     // bytes from one layer's content to the next layer's
+  int64_t first_chunk_ = 0;                       // of a part, in the whole
+  std::vector<int64_t> own_chunk_starts_;         // of a part
 };
 
 }  // namespace msa

@@ -16,6 +16,18 @@ LiveFlags LiveFlags::none(const Segment& segment) {
   return live;
 }
 
+LiveFlags LiveFlags::of(const Segment& segment, std::vector<uint8_t> flags) {
+  MSA_CHECK(static_cast<int64_t>(flags.size()) == segment.n_documents());
+  LiveFlags live;
+  const std::span<const int64_t> starts = segment.chunk_starts();
+  for (size_t i = 0; i < flags.size(); ++i) {
+    live.n_documents_ += flags[i];
+    live.n_chunks_ += flags[i] != 0 ? starts[i + 1] - starts[i] : 0;
+  }
+  live.flags_ = std::make_shared<const std::vector<uint8_t>>(std::move(flags));
+  return live;
+}
+
 LiveFlags LiveFlags::with(const Segment& segment, std::span<const Change> changes) const {
   auto flags = std::make_shared<std::vector<uint8_t>>(*flags_);
   LiveFlags live = *this;

@@ -15,6 +15,7 @@ class LiveFlags {
  public:
   static LiveFlags all(const Segment& segment);
   static LiveFlags none(const Segment& segment);
+  static LiveFlags of(const Segment& segment, std::vector<uint8_t> flags);  // [n_documents], 0 or 1
   struct Change {
     int64_t index = 0;
     bool live = false;

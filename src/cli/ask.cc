@@ -72,15 +72,18 @@ int run(const Common& common, Options o) {
     o.ask.sampling.seed = *o.seed;
   else if (o.ask.sampling.temperature > 0)
     o.ask.sampling.seed = std::random_device{}();
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve();
   Context context = make_context(common);
   const Model model = load_model(context, common);
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);
   if (bank->size() == 0) std::cerr << "msa: the bank is empty; the answer comes without documents\n";
-  const Answer answer = Generator(model, *bank, device_options(common)).ask(context, o.question, o.ask);
+  const Answer answer = Generator(model, *bank, device_options(common), ranks.driver()).ask(context, o.question, o.ask);
   if (common.json) {
     Json out = to_json(answer, model.config().memory.routing_layers);
     out["ms"]["load"] = load_ms;
+    if (answer.missing.any()) out["missing"] = missing_to_json(answer.missing);
     if (o.ask.sampling.temperature > 0) out["seed"] = o.ask.sampling.seed;
     print_json(out);
     return 0;
@@ -90,6 +93,7 @@ int run(const Common& common, Options o) {
   for (const FetchedDocument& d : answer.documents) {
     std::cout << fmt::format("  [{}] {}: {}\n", d.id, one_line(d.external_id, 40), one_line(d.text, 160));
   }
+  if (answer.missing.any()) std::cout << "  " << describe_missing(answer.missing) << '\n';
   std::cerr << fmt::format(
       "{} documents in memory, {} hops, {} prompt tokens, {} answer tokens, {:.0f} ms (+ {:.0f} ms to load)\n",
       bank->size(), answer.hops.size(), answer.prompt_tokens, answer.answer_tokens, answer.total_ms, load_ms);
@@ -123,6 +127,7 @@ void register_ask(CLI::App& app, Common& common, Command& command) {
   add_scope_options(*ask, o->ask.scope);
   add_model_options(*ask, common);
   add_device_bank_options(*ask, common);
+  add_rank_options(*ask, common);
   add_bank_option(*ask, common);
   add_json_option(*ask, common);
   ask->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

@@ -11,6 +11,7 @@
 #include "engine/encoder.h"
 #include "engine/generator.h"
 #include "engine/model.h"
+#include "engine/shard_driver.h"
 
 namespace msa::cli {
 
@@ -25,8 +26,31 @@ struct Common {
   std::string routing_keys = "auto";  // --routing-keys
   int64_t gpu_memory = 0;             // --gpu-memory: bytes
   std::string log_level = "info";
-  int threads = 0;    // --threads; 0: all
-  bool json = false;  // --json
+  int threads = 0;         // --threads; 0: all
+  bool degraded = false;   // --degraded
+  int rank_timeout = 120;  // --rank-timeout: seconds
+  bool json = false;       // --json
+};
+
+/// The ranks of this run, as mpirun started them; rank 0 alone prints.
+class Ranks {
+ public:
+  explicit Ranks(const Common& common);
+  ~Ranks();
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
+
+  bool is_driver() const { return exchange_ == nullptr || exchange_->rank() == 0; }
+  /// Of rank 0: null in a run of one process.
+  ShardDriver* driver();
+  Exchange* exchange() { return exchange_.get(); }
+  /// What the other ranks do, until rank 0 has ended; the exit code.
+  int serve();
+
+ private:
+  const Common& common_;
+  std::unique_ptr<Exchange> exchange_;
+  std::unique_ptr<ShardDriver> driver_;
 };
 
 /// Result of a subcommand: the program's exit code (0 ok, 1 failed). Bad usage (2) is CLI11's and Error's to raise.
@@ -37,6 +61,11 @@ void add_device_option(CLI::App& app, Common& common);
 /// How a bank uses a GPU: --routing-keys, --gpu-memory.
 void add_device_bank_options(CLI::App& app, Common& common);
 DeviceOptions device_options(const Common& common);
+/// A run over several ranks: --degraded, --rank-timeout.
+void add_rank_options(CLI::App& app, Common& common);
+/// What a degraded answer lacks, for JSON and for people.
+Json missing_to_json(const MissingShare& missing);
+std::string describe_missing(const MissingShare& missing);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
 void add_scope_options(CLI::App& app, DocumentScope& scope);

@@ -17,14 +17,16 @@ struct Options {
 
 int run(const Common& common, const Options& o) {
   const auto start = std::chrono::steady_clock::now();
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve();
   Context context = make_context(common);
   const Model model = load_model(context, common);
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);
   const auto query_start = std::chrono::steady_clock::now();
-  double route_ms = 0;
-  const auto documents =
-      Generator(model, *bank, device_options(common)).route(context, o.question, o.count, &route_ms, o.scope);
+  const Routing routing =
+      Generator(model, *bank, device_options(common), ranks.driver()).route(context, o.question, o.count, o.scope);
+  const std::vector<RoutedDocument>& documents = routing.documents;
   const double query_ms = ms_since(query_start);
   const std::vector<int>& layers = model.config().memory.routing_layers;
   if (!common.json) {
@@ -35,7 +37,8 @@ int run(const Common& common, const Options& o) {
       }
     }
     std::cerr << fmt::format("{} of {} documents, {:.1f} ms (routing alone {:.2f} ms)\n", documents.size(),
-                             bank->size(), query_ms, route_ms);
+                             bank->size(), query_ms, routing.route_ms);
+    if (routing.missing.any()) std::cout << describe_missing(routing.missing) << '\n';
     return 0;
   }
   Json list = Json::array();
@@ -44,7 +47,9 @@ int run(const Common& common, const Options& o) {
     for (size_t i = 0; i < layers.size(); ++i) scores[std::to_string(layers[i])] = d.layers[i];
     list.push_back({{"id", d.id}, {"external_id", d.external_id}, {"score", d.score}, {"layers", scores}});
   }
-  print_json({{"documents", list}, {"ms", {{"load", load_ms}, {"query", query_ms}, {"route", route_ms}}}});
+  Json out = {{"documents", list}, {"ms", {{"load", load_ms}, {"query", query_ms}, {"route", routing.route_ms}}}};
+  if (routing.missing.any()) out["missing"] = missing_to_json(routing.missing);
+  print_json(out);
   return 0;
 }
 
@@ -59,6 +64,7 @@ void register_route(CLI::App& app, Common& common, Command& command) {
   add_scope_options(*route, o->scope);
   add_model_options(*route, common);
   add_device_bank_options(*route, common);
+  add_rank_options(*route, common);
   add_bank_option(*route, common);
   add_json_option(*route, common);
   route->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "comm/mpi_start.h"
 #include "comm/rank_order_sum.h"
 #include "core/error.h"
 
@@ -84,26 +85,9 @@ class MpiCommunicator final : public Communicator {
 MpiCommunicator::MpiCommunicator(int expected_size, const CommunicatorOptions& options)
     : timeout_(options.timeout), piece_bytes_(options.piece_bytes), piece_floats_(options.piece_bytes / sizeof(float)) {
   MSA_CHECK(piece_floats_ >= 1 && piece_bytes_ <= size_t{1} << 30);
-  int initialized = 0;
-  MPI_Initialized(&initialized);
-  MSA_CHECK(!initialized);
-  // Any thread may communicate, one at a time. What fails in here, MPI itself reports, and it ends the process.
-  int provided = MPI_THREAD_SINGLE;
-  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
-  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-  MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  if (provided < MPI_THREAD_SERIALIZED) {
-    MPI_Finalize();
-    throw Error("this MPI does not let threads communicate", "MPI_Init_thread", "use an MPI built with thread support");
-  }
-  if (size_ != expected_size) {
-    const int found = size_;
-    MPI_Finalize();
-    throw Error(
-        "the launcher announced " + std::to_string(expected_size) + " ranks, MPI found " + std::to_string(found),
-        "MPI_Init_thread", "start the program with the mpirun of the MPI that it was built with");
-  }
+  const MpiPlace place = start_mpi(expected_size);
+  rank_ = place.rank;
+  size_ = place.size;
   left_after_.assign(static_cast<size_t>(size_), kStillHere);
   MPI_Comm_dup(MPI_COMM_WORLD, &farewells_);
 }

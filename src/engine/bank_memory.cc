@@ -24,6 +24,10 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
 
 }  // namespace
 
+KeyValueSpan content_span(const Tensor& content, const ModelConfig& config) {
+  return {half_of(content, 0, config), half_of(content, 1, config)};
+}
+
 BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
                        std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys,
                        std::shared_ptr<ContentCache> hot)
@@ -101,7 +105,7 @@ void BankMemory::fetch(size_t i) {
   }
   for (const ScoredDocument& d : selection_[i]) {
     const Tensor content = snapshot_->segments[static_cast<size_t>(d.segment)]->content(static_cast<int>(i), d.index);
-    content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+    content_[i].push_back(content_span(content, config_));
   }
 }
 
@@ -150,7 +154,7 @@ void BankMemory::fetch_hot(size_t i) {
     hot_->put(one.key, block, one.content.bytes());
   }
   for (const Tensor& content : found) {
-    content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+    content_[i].push_back(content_span(content, config_));
   }
 }
 
@@ -172,7 +176,7 @@ void BankMemory::upload_content(size_t i) {
     row += part.rows();
   }
   const Tensor content = to_device(context, all, content_memory_[i]);
-  content_[i].push_back({half_of(content, 0, config_), half_of(content, 1, config_)});
+  content_[i].push_back(content_span(content, config_));
 }
 
 std::span<const KeyValueSpan> BankMemory::gather(int layer) {

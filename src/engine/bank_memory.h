@@ -7,15 +7,18 @@
 #include "core/staging.h"
 #include "engine/device_bank.h"
 #include "engine/device_routing.h"
+#include "engine/routed_memory.h"
 #include "model/config.h"
-#include "model/memory.h"
 #include "router/router.h"
 
 namespace msa {
 
+/// content [chunks, 2 (K|V), G·d] as the model takes it.
+KeyValueSpan content_span(const Tensor& content, const ModelConfig& config);
+
 /// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection; with DeviceKeys the
 /// scores stay on the GPU, and the context of the last route() must live as long as they are asked for.
-class BankMemory : public Memory {
+class BankMemory : public RoutedMemory {
  public:
   /// `allowed` [documents of all segments] (empty = all): the others are never scored, selected or routed. `keys` (may
   /// be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot. `hot` (may be
@@ -28,18 +31,13 @@ class BankMemory : public Memory {
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
 
-  /// The `count` best documents by mean score over the routing layers, highest first. Empty before the first route.
-  std::vector<ScoredDocument> routed(int count) const;
-  /// Of the last route() that a gather() followed.
-  const std::vector<ScoredDocument>& selection(int routing_index) const;
-  /// [slots]; empty before the first route.
-  std::span<const float> scores(int routing_index) const;
-  /// One document's score in every routing layer.
-  std::vector<float> layer_scores(const ScoredDocument& document) const;
-  size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
-  double route_milliseconds() const { return route_ms_; }
-  /// How far quantised keys decided, in the layers routed last.
-  DeviceRouting::Statistics statistics() const;
+  std::vector<ScoredDocument> routed(int count) const override;
+  const std::vector<ScoredDocument>& selection(int routing_index) const override;
+  std::span<const float> scores(int routing_index) const override;
+  std::vector<float> layer_scores(const ScoredDocument& document) const override;
+  size_t slot_of(const ScoredDocument& document) const override;
+  double route_milliseconds() const override { return route_ms_; }
+  DeviceRouting::Statistics statistics() const override;
 
  protected:
   /// Called when a layer's documents are chosen, before their content is fetched: the last word about them.

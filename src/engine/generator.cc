@@ -8,6 +8,7 @@
 #include "bank/filter.h"
 #include "engine/id_decoder.h"
 #include "engine/session.h"
+#include "engine/sharded_memory.h"
 
 namespace msa {
 namespace {
@@ -26,16 +27,22 @@ std::vector<uint8_t> permitted(const Bank& bank, const Snapshot& snapshot, const
 /// One question on its way through the hops.
 class Interleave {
  public:
+  /// Where the bank lies: on this process's device alone, or, where `ranks` is not null, on several ranks.
+  struct Place {
+    DeviceBank& device;
+    ShardDriver* ranks;
+  };
+
   Interleave(Context& context, const Model& model, const Bank& bank, std::string_view question,
-             const AskOptions& options, DeviceBank& device)
+             const AskOptions& options, const Place& place)
       : model_(model),
         bank_(bank),
         question_(question),
         options_(options),
         top_k_(options.top_k > 0 ? options.top_k : model.config().memory.top_k_documents),
         snapshot_(options.scope.as_of.empty() ? bank.snapshot() : bank.snapshot_at(options.scope.as_of)),
-        memory_(model.config(), snapshot_, top_k_, permitted(bank, *snapshot_, options.scope),
-                device.keys(context, snapshot_), device.content(context)),
+        memory_owner_(make_memory(context, place)),
+        memory_(*memory_owner_),
         session_(context, model.transformer(), model.head(), &memory_, model.head().length() + top_k_),
         transcript_(model.prompts().query(question)) {}
 
@@ -44,6 +51,7 @@ class Interleave {
     while (!retrieval_is_over(context)) {
     }
     write_answer(context, stream);
+    answer_.missing = memory_.missing();
     answer_.total_ms = ms_since(start);
     return std::move(answer_);
   }
@@ -60,13 +68,27 @@ class Interleave {
     return std::move(answer_);
   }
 
-  std::vector<RoutedDocument> route_only(Context& context, int count, double* route_ms) {
+  Routing route_only(Context& context, int count) {
+    Routing out;
     logits_ = session_.feed(context, transcript_.tokens, transcript_.routed);
-    if (route_ms != nullptr) *route_ms = memory_.route_milliseconds();
-    return routed_documents(count);
+    out.route_ms = memory_.route_milliseconds();
+    out.documents = routed_documents(count);
+    out.missing = memory_.missing();
+    return out;
   }
 
  private:
+  std::unique_ptr<RoutedMemory> make_memory(Context& context, const Place& place) const {
+    std::vector<uint8_t> allowed = permitted(bank_, *snapshot_, options_.scope);
+    if (place.ranks != nullptr) {
+      return std::make_unique<ShardedMemory>(context, model_.config(), snapshot_,
+                                             ShardedMemory::Query{top_k_, std::move(allowed)}, place.device,
+                                             *place.ranks);
+    }
+    return std::make_unique<BankMemory>(model_.config(), snapshot_, top_k_, std::move(allowed),
+                                        place.device.keys(context, snapshot_), place.device.content(context));
+  }
+
   /// One hop. True when it was the last one: the model or a bound ended retrieval.
   bool retrieval_is_over(Context& context) {
     HopTrace hop;
@@ -271,7 +293,8 @@ class Interleave {
   const AskOptions& options_;
   int top_k_;
   std::shared_ptr<const Snapshot> snapshot_;  // what this question sees, whatever is edited meanwhile
-  BankMemory memory_;
+  std::unique_ptr<RoutedMemory> memory_owner_;
+  RoutedMemory& memory_;
   Session session_;
   Prompt transcript_;  // everything after the template head
   std::span<const float> logits_;
@@ -308,27 +331,26 @@ const char* describe(HopEnd end) {
   return "?";
 }
 
-Generator::Generator(const Model& model, const Bank& bank, const DeviceOptions& device)
-    : model_(model), bank_(bank), device_(device) {}
+Generator::Generator(const Model& model, const Bank& bank, const DeviceOptions& device, ShardDriver* ranks)
+    : model_(model), bank_(bank), device_(device), ranks_(ranks) {}
 
 Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
                       const AnswerCallback& stream) {
   check_question(model_, question);
-  return Interleave(context, model_, bank_, question, options, device_).run(context, stream);
+  return Interleave(context, model_, bank_, question, options, {device_, ranks_}).run(context, stream);
 }
 
 Answer Generator::read(Context& context, std::string_view question, std::span<const GivenDocument> documents,
                        const AskOptions& options) {
   check_question(model_, question);
-  return Interleave(context, model_, bank_, question, options, device_).read(context, documents);
+  return Interleave(context, model_, bank_, question, options, {device_, ranks_}).read(context, documents);
 }
 
-std::vector<RoutedDocument> Generator::route(Context& context, std::string_view question, int count, double* route_ms,
-                                             const DocumentScope& scope) {
+Routing Generator::route(Context& context, std::string_view question, int count, const DocumentScope& scope) {
   check_question(model_, question);
   AskOptions options;
   options.scope = scope;
-  return Interleave(context, model_, bank_, question, options, device_).route_only(context, count, route_ms);
+  return Interleave(context, model_, bank_, question, options, {device_, ranks_}).route_only(context, count);
 }
 
 }  // namespace msa

@@ -15,6 +15,8 @@
 
 namespace msa {
 
+class ShardDriver;
+
 /// Which documents a question may see, and as of when.
 struct DocumentScope {
   std::string filter;  // as Filter::parse takes it; blank: all
@@ -83,6 +85,13 @@ struct Answer {
   int answer_tokens = 0;
   double answer_ms = 0;  // decoding of the answer alone
   double total_ms = 0;
+  MissingShare missing;  // of the memory, where ranks were lost
+};
+
+struct Routing {
+  std::vector<RoutedDocument> documents;  // by mean score, highest first
+  double route_ms = 0;
+  MissingShare missing;
 };
 
 /// Called with each piece of the answer as it is decoded (complete UTF-8). Returning false stops the answer.
@@ -90,7 +99,8 @@ using AnswerCallback = std::function<bool(std::string_view)>;
 
 class Generator {
  public:
-  Generator(const Model& model, const Bank& bank, const DeviceOptions& device = {});
+  /// `ranks` (may be null): the ranks that the bank is shared out among, this one included.
+  Generator(const Model& model, const Bank& bank, const DeviceOptions& device = {}, ShardDriver* ranks = nullptr);
 
   /// Throws Error for an empty question or one beyond the model's context. An empty bank is no error: the answer then
   /// comes without documents and the trace says so.
@@ -101,14 +111,14 @@ class Generator {
   Answer read(Context& context, std::string_view question, std::span<const GivenDocument> documents,
               const AskOptions& options);
 
-  /// One route without generation: documents by mean score.
-  std::vector<RoutedDocument> route(Context& context, std::string_view question, int count, double* route_ms = nullptr,
-                                    const DocumentScope& scope = {});
+  /// One route without generation.
+  Routing route(Context& context, std::string_view question, int count, const DocumentScope& scope = {});
 
  private:
   const Model& model_;
   const Bank& bank_;
   DeviceBank device_;
+  ShardDriver* ranks_;
 };
 
 }  // namespace msa

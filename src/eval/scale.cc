@@ -158,11 +158,10 @@ void ScaleRun::measure_time(ScalePoint& point) {
   Generator generator(model_, bank_);
   std::vector<double> routing, whole;
   for (size_t i = 0; i < std::min(kTimedQuestions, questions_.size()); ++i) {
-    double routing_ms = 0;
     const auto start = std::chrono::steady_clock::now();
-    generator.route(context_, set_.questions[questions_[i]].text, 1, &routing_ms);
+    const Routing routed = generator.route(context_, set_.questions[questions_[i]].text, 1);
     whole.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-    routing.push_back(routing_ms);
+    routing.push_back(routed.route_ms);
   }
   point.routing_ms = median(routing);
   point.question_ms = median(whole);

@@ -41,6 +41,9 @@ class Router {
              std::span<const uint8_t> allowed = {}) const;
 
   ScoredDocument slot(int64_t slot) const;  // score 0
+  int64_t slot_of(const ScoredDocument& document) const {
+    return slot_starts_[static_cast<size_t>(document.segment)] + document.index;
+  }
 
   /// The k best of `document_scores` [n_slots], highest first, ties by lower id; fewer where fewer exceed -inf.
   /// Slots whose `allowed` [n_slots] (empty = all) is 0 are left out.

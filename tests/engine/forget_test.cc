@@ -109,9 +109,9 @@ TEST_F(Forget, AnAnswerAsOfATimeSeesTheFormerState) {
   EXPECT_EQ(logits(bank->snapshot_at(record->created)), before);
   DocumentScope scope;
   scope.as_of = record->created;
-  const auto then = Generator(*model_, *bank).route(context_, "Who wrote it?", 6, nullptr, scope);
+  const auto then = Generator(*model_, *bank).route(context_, "Who wrote it?", 6, scope).documents;
   EXPECT_EQ(then.size(), 6u);
-  EXPECT_EQ(Generator(*model_, *bank).route(context_, "Who wrote it?", 6).size(), 5u);
+  EXPECT_EQ(Generator(*model_, *bank).route(context_, "Who wrote it?", 6).documents.size(), 5u);
 }
 
 }  // namespace

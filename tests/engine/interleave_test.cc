@@ -184,7 +184,7 @@ TEST_P(Interleave, RouteAgreesWithTheFirstHop) {
   AskOptions options = short_answers();
   options.max_hops = 0;
   const Answer answer = ask(options);
-  const auto routed = Generator(*model_, *bank_).route(*context_, "Who wrote it?", 3);
+  const auto routed = Generator(*model_, *bank_).route(*context_, "Who wrote it?", 3).documents;
   ASSERT_EQ(routed.size(), answer.hops[0].routed.size());
   for (size_t i = 0; i < routed.size(); ++i) EXPECT_EQ(routed[i].id, answer.hops[0].routed[i].id);
 }

@@ -54,7 +54,7 @@ TEST_F(QuestionRouterTest, AsOneQuestionAtATime) {
   const auto packed = scores({});
   ASSERT_EQ(packed.size(), questions_.size());
   for (size_t q = 0; q < questions_.size(); ++q) {
-    for (const RoutedDocument& d : Generator(*model_, *bank_).route(context_, questions_[q], 12)) {
+    for (const RoutedDocument& d : Generator(*model_, *bank_).route(context_, questions_[q], 12).documents) {
       EXPECT_NEAR(packed[q][static_cast<size_t>(d.id - 1)], d.score, 1e-5) << questions_[q] << " document " << d.id;
     }
   }

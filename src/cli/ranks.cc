@@ -1,0 +1,59 @@
+// A run over several ranks: rank 0 does what the command says, the others hold their parts of the bank for it.
+#include <fmt/format.h>
+
+#include "cli/commands.h"
+#include "comm/launcher.h"
+#include "engine/shard_server.h"
+
+namespace msa::cli {
+
+void add_rank_options(CLI::App& app, Common& common) {
+  app.add_flag("--degraded", common.degraded,
+               "Under mpirun: when a rank fails, answer from the others and say what is missing");
+  app.add_option("--rank-timeout", common.rank_timeout, "Under mpirun: seconds to wait for a rank's reply")
+      ->check(CLI::Range(1, 86400))
+      ->capture_default_str();
+}
+
+Ranks::Ranks(const Common& common) : common_(common), exchange_(exchange_from_environment()) {}
+
+Ranks::~Ranks() = default;
+
+ShardDriver* Ranks::driver() {
+  if (exchange_ == nullptr) return nullptr;
+  if (driver_ == nullptr) {
+    const ShardOptions options{std::chrono::seconds(common_.rank_timeout), common_.degraded};
+    driver_ = std::make_unique<ShardDriver>(*exchange_, options);
+  }
+  return driver_.get();
+}
+
+int Ranks::serve() {
+  Context context = make_context(common_);
+  ShardServer(context, *exchange_, bank_path(common_), device_options(common_)).serve();
+  return 0;
+}
+
+Json missing_to_json(const MissingShare& missing) {
+  const auto share = [](int64_t n, int64_t of) {
+    return of == 0 ? 0.0 : static_cast<double>(n) / static_cast<double>(of);
+  };
+  return {{"documents", missing.documents},
+          {"of_documents", missing.of_documents},
+          {"chunks", missing.chunks},
+          {"of_chunks", missing.of_chunks},
+          {"share_of_chunks", share(missing.chunks, missing.of_chunks)},
+          {"ranks", missing.why}};
+}
+
+std::string describe_missing(const MissingShare& missing) {
+  std::string text = fmt::format(
+      "without {} of {} documents, {:.0f} % of the memory:", missing.documents, missing.of_documents,
+      missing.of_chunks == 0 ? 0.0
+                             : 100.0 * static_cast<double>(missing.chunks) / static_cast<double>(missing.of_chunks));
+  for (const std::string& why : missing.why) text += " " + why + ";";
+  text.pop_back();
+  return text;
+}
+
+}  // namespace msa::cli
