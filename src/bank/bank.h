@@ -120,6 +120,16 @@ class Bank {
   /// parallel; ids are ascending and reserved. Throws Error on metadata that is no JSON object or a disk that is full.
   [[nodiscard]] AddResult add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
                               std::span<const EncodedDocument> documents, const AddOptions& options = {});
+  /// The same with segments that others write: `write` gets the first free number and writes as many as it likes from
+  /// there on, the last of its numbers always, so that none of them is ever given again. What it throws undoes all.
+  struct WrittenSegments {
+    std::vector<SegmentRow> segments;                         // one after another they hold the documents
+    std::vector<DocumentSize> documents;                      // by id
+    std::vector<std::shared_ptr<const Segment>> opened = {};  // those of them that need not be opened
+  };
+  using SegmentWriter = std::function<WrittenSegments(int64_t first_number)>;
+  [[nodiscard]] AddResult add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
+                              const SegmentWriter& write, const AddOptions& options = {});
   /// False if the document is not live. Later snapshots do not contain it.
   bool remove(DocumentId id) { return !remove(std::span(&id, 1)).empty(); }
   /// One commit; returns those that were live.

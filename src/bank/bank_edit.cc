@@ -47,8 +47,21 @@ void Bank::check_inputs(std::span<const DocumentInput> inputs) const {
 
 AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
                     std::span<const EncodedDocument> documents, const AddOptions& options) {
+  MSA_CHECK(ids.size() == documents.size());
+  const auto write = [&](int64_t number) {
+    WrittenSegments written;
+    written.opened = {write_new_segment(number, ids, rows_of(shape(), documents))};
+    written.segments = {row_of(*written.opened[0])};
+    for (const EncodedDocument& d : documents) written.documents.push_back({d.n_tokens, d.n_chunks});
+    return written;
+  };
+  return add(ids, inputs, write, options);
+}
+
+AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs, const SegmentWriter& write,
+                    const AddOptions& options) {
   require_writer();
-  MSA_CHECK(ids.size() == inputs.size() && ids.size() == documents.size());
+  MSA_CHECK(ids.size() == inputs.size());
   if (ids.empty()) {
     if (!options.remove.empty()) remove(options.remove);
     return {};
@@ -63,16 +76,16 @@ AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInp
     if (!result.committed()) return result;
     number = store_->next_segment();
   }
-  const std::shared_ptr<const Segment> segment = write_new_segment(number, ids, rows_of(shape(), documents));
+  const WrittenSegments written = write(number);
   {
     const std::lock_guard guard(mutex_);
     try {
-      store_->add({row_of(*segment), ids, inputs, documents, options.remove, options.replace, next_id_});
+      store_->add({written.segments, ids, inputs, written.documents, options.remove, options.replace, next_id_});
     } catch (...) {
-      discard_segment(number);
+      for (const SegmentRow& row : written.segments) discard_segment(row.number);
       throw;
     }
-    committed({&segment, 1});
+    committed(written.opened);
   }
   merge_small_segments();
   return {};

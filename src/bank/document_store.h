@@ -18,13 +18,6 @@ namespace msa {
 struct CommitNote;
 struct Filter;
 
-struct SegmentRow {
-  int64_t number = 0;
-  int64_t n_documents = 0;
-  int64_t n_chunks = 0;
-  uint64_t checksum = 0;  // Segment::checksum
-};
-
 struct SlotChange {
   int64_t segment = 0;  // its number
   int64_t index = 0;
@@ -80,10 +73,10 @@ class DocumentStore {
   bool has_id(DocumentId id) const;  // removed documents too
 
   struct Addition {
-    SegmentRow segment;
+    std::span<const SegmentRow> segments;  // one after another they hold the documents
     std::span<const DocumentId> ids;
     std::span<const DocumentInput> inputs;
-    std::span<const EncodedDocument> documents;
+    std::span<const DocumentSize> documents;
     std::span<const DocumentId> remove;  // in the same commit
     bool replace = false;                // remove the live documents of the same external ids too
     int64_t next_id = 0;

@@ -1,4 +1,5 @@
 // The edits of the document store: one transaction each.
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -40,15 +41,20 @@ void insert_documents(const Connection& db, const DocumentStore::Addition& a, st
                       int64_t commit) {
   Statement document = db.prepare("INSERT INTO documents VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)");
   Statement text = db.prepare("INSERT INTO texts VALUES(?, ?)");
+  size_t segment = 0, begin = 0;  // the first document of the segment
   for (size_t i = 0; i < a.ids.size(); ++i) {
+    if (i - begin == static_cast<size_t>(a.segments[segment].n_documents)) {
+      ++segment;
+      begin = i;
+    }
     const DocumentInput& input = a.inputs[i];
     const bool has_text = input.withheld_hash.empty();
     const std::string metadata = input.metadata_json.empty() ? "{}" : input.metadata_json;
     const std::string hash = has_text ? content_hash(input.text) : input.withheld_hash;
     document
-        .bind(a.ids[i], a.segment.number, static_cast<int64_t>(i), input.name_space, input.external_id, versions[i],
-              metadata, hash, a.documents[i].n_tokens, a.documents[i].n_chunks, static_cast<int64_t>(input.text.size()),
-              has_text, commit)
+        .bind(a.ids[i], a.segments[segment].number, static_cast<int64_t>(i - begin), input.name_space,
+              input.external_id, versions[i], metadata, hash, a.documents[i].n_tokens, a.documents[i].n_chunks,
+              static_cast<int64_t>(input.text.size()), has_text, commit)
         .run();
     if (has_text) text.bind(a.ids[i], input.text).run();
   }
@@ -85,11 +91,17 @@ std::vector<size_t> DocumentStore::duplicates(std::span<const DocumentInput> inp
 void DocumentStore::add(const Addition& a) {
   Connection::Transaction transaction(*db_);
   const int64_t commit = transaction.number();
-  insert_segment(*db_, a.segment, commit);
+  int64_t documents = 0, last_number = 0;
+  for (const SegmentRow& segment : a.segments) {
+    insert_segment(*db_, segment, commit);
+    documents += segment.n_documents;
+    last_number = std::max(last_number, segment.number);
+  }
+  MSA_CHECK(documents == static_cast<int64_t>(a.ids.size()) && a.documents.size() == a.ids.size());
   const auto versions = a.replace ? end_replaced(*db_, a.inputs, commit) : std::vector<int64_t>(a.ids.size(), 1);
   end_documents(*db_, a.remove, commit);
   insert_documents(*db_, a, versions, commit);
-  db_->prepare("UPDATE bank SET next_id = ?, next_segment = ?").bind(a.next_id, a.segment.number + 1).run();
+  db_->prepare("UPDATE bank SET next_id = ?, next_segment = ?").bind(a.next_id, last_number + 1).run();
   transaction.commit();
 }
 

@@ -44,6 +44,19 @@ struct EncodedDocument {
   std::vector<Buffer> content;  // per routing layer [n_chunks, 2 (K|V), G·d]
 };
 
+struct DocumentSize {
+  int64_t n_tokens = 0;
+  int64_t n_chunks = 0;
+};
+
+/// What the bank knows of a segment.
+struct SegmentRow {
+  int64_t number = 0;
+  int64_t n_documents = 0;
+  int64_t n_chunks = 0;
+  uint64_t checksum = 0;  // Segment::checksum
+};
+
 /// Where one document's rows lie, for writing a segment: in an EncodedDocument or in another segment.
 struct DocumentRows {
   int64_t n_chunks = 0;

@@ -70,7 +70,9 @@ ShardPlan plan_of(const Snapshot& snapshot, const SlotRange& range) {
   plan.shape = snapshot.shape;
   plan.commit = snapshot.commit;
   for_each_piece(snapshot, range, [&](size_t s, int64_t begin, int64_t end) {
-    plan.pieces.push_back({row_of(*snapshot.segments[s]), begin, end, flags_of(snapshot.live[s], begin, end)});
+    const Segment& segment = *snapshot.segments[s];
+    plan.pieces.push_back({row_of(segment), std::filesystem::absolute(segment.where()).string(), begin, end,
+                           flags_of(snapshot.live[s], begin, end)});
   });
   return plan;
 }
@@ -82,8 +84,15 @@ std::shared_ptr<const Snapshot> ShardOpener::open(const ShardPlan& plan) {
   part->commit = plan.commit;
   for (const ShardPlan::Piece& piece : plan.pieces) {
     const auto known = segments_.find(piece.segment.number);
-    const bool same = known != segments_.end() && known->second->checksum() == piece.segment.checksum;
-    std::shared_ptr<const Segment> whole = same ? known->second : open_segment_file(bank_, plan.shape, piece.segment);
+    std::shared_ptr<const Segment> whole;
+    if (known != segments_.end() && known->second->checksum() == piece.segment.checksum) {
+      whole = known->second;
+    } else if (bank_.empty()) {
+      whole = Segment::open(piece.file, plan.shape);
+      check_segment_matches(*whole, piece.segment);
+    } else {
+      whole = open_segment_file(bank_, plan.shape, piece.segment);
+    }
     part->segments.push_back(Segment::part(whole, piece.begin, piece.end));
     part->live.push_back(LiveFlags::of(*part->segments.back(), piece.live));
     opened.emplace(piece.segment.number, std::move(whole));

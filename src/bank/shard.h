@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "bank/document_store.h"
@@ -30,6 +31,7 @@ std::shared_ptr<const Snapshot> part_of(const Snapshot& snapshot, const SlotRang
 struct ShardPlan {
   struct Piece {
     SegmentRow segment;
+    std::string file;            // where the process that made the plan has it
     int64_t begin = 0, end = 0;  // documents of the segment
     std::vector<uint8_t> live;   // [end - begin]
   };
@@ -42,7 +44,8 @@ ShardPlan plan_of(const Snapshot& snapshot, const SlotRange& range);
 /// Opens parts of one bank's snapshots. Keeps the segments of the last one open.
 class ShardOpener {
  public:
-  explicit ShardOpener(std::filesystem::path bank) : bank_(std::move(bank)) {}
+  /// `bank`: its folder as this process sees it; empty: the files lie where the plan says.
+  explicit ShardOpener(std::filesystem::path bank = {}) : bank_(std::move(bank)) {}
   /// Equal to part_of() where the plan was made. Throws Error where a segment is missing, damaged or another one.
   std::shared_ptr<const Snapshot> open(const ShardPlan& plan);
 

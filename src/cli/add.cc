@@ -9,7 +9,8 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/sources.h"
-#include "engine/encoder.h"
+#include "engine/bank_writer.h"
+#include "engine/shard_driver.h"
 #include "engine/splitter.h"
 
 namespace msa::cli {
@@ -57,12 +58,12 @@ DocumentId draw_first_id() {
 /// Collects documents, encodes and commits them in batches.
 class Adder {
  public:
-  Adder(Context& context, const Model& model, Bank& bank, const Options& options)
-      : context_(context),
-        model_(model),
+  Adder(Context& context, const Model& model, Bank& bank, const Options& options, ShardDriver* ranks)
+      : model_(model),
         bank_(bank),
         options_(options),
-        encoder_(model.transformer(), bank.shape().dtype),
+        writer_(context, model, bank, ranks),
+        commit_tokens_(kCommitTokens * (ranks == nullptr ? 1 : ranks->size())),
         progress_("encoding", 0, "tok") {
     edit_.replace = options.replace;
     bank_.skip_ids_below(options.first_id.value_or(bank.next_id() == 1 ? draw_first_id() : 1));
@@ -86,7 +87,7 @@ class Adder {
       take_part(std::move(external_id), part.text, document.metadata_json);
     }
     if (options_.replace) remove_other_parts(document.external_id, names);
-    if (pending_tokens_ >= kCommitTokens) commit();
+    if (pending_tokens_ >= commit_tokens_) commit();
     return true;
   }
 
@@ -97,14 +98,10 @@ class Adder {
     for (size_t i = 0; i < inputs_.size(); ++i) {
       documents.push_back(model_.prompts().document(ids[i], texts_[i]).tokens);
     }
-    const auto start = std::chrono::steady_clock::now();
-    const auto encoded = encoder_.encode(context_, documents, [&](int64_t tokens) { progress_.advance(tokens); });
-    encode_ms_ += ms_since(start);
-    const auto store_start = std::chrono::steady_clock::now();
-    const AddResult result = bank_.add(ids, inputs_, encoded, edit_);
-    store_ms_ += ms_since(store_start);
+    const AddResult result =
+        writer_.add(ids, inputs_, documents, edit_, [&](int64_t tokens) { progress_.advance(tokens); });
     MSA_CHECK(result.committed());
-    for (const EncodedDocument& d : encoded) tokens_ += d.n_tokens;
+    for (const DocumentTokens& d : documents) tokens_ += static_cast<int64_t>(d.size());
     added_.insert(added_.end(), ids.begin(), ids.end());
     inputs_.clear();
     edit_.remove.clear();
@@ -115,7 +112,8 @@ class Adder {
 
   int report(bool json, const std::vector<SourceProblem>& problems) {
     progress_.finish();
-    const double rate = encode_ms_ > 0 ? static_cast<double>(tokens_) / encode_ms_ * 1e3 : 0;
+    const double encode_ms = writer_.encode_ms(), store_ms = writer_.store_ms();
+    const double rate = encode_ms > 0 ? static_cast<double>(tokens_) / encode_ms * 1e3 : 0;
     int64_t skipped = 0;
     for (const SourceProblem& p : problems) {
       if (!p.is_note) ++skipped;
@@ -130,11 +128,11 @@ class Adder {
                   {"split", split_},
                   {"skipped", skipped},
                   {"tokens", tokens_},
-                  {"ms", {{"encode", encode_ms_}, {"store", store_ms_}}},
+                  {"ms", {{"encode", encode_ms}, {"store", store_ms}}},
                   {"tokens_per_second", rate}});
     } else {
       std::cout << fmt::format("added {} documents, {} tokens: encoded in {:.1f} s ({:.0f} tok/s), stored in {:.0f} ms",
-                               added_.size(), tokens_, encode_ms_ / 1e3, rate, store_ms_);
+                               added_.size(), tokens_, encode_ms / 1e3, rate, store_ms);
       if (unchanged_ > 0) std::cout << fmt::format("; {} were there already", unchanged_);
       if (!replaced_.empty()) std::cout << fmt::format("; {} former versions replaced", replaced_.size());
       if (!reinstated_.empty()) std::cout << fmt::format("; {} reinstated without encoding", reinstated_.size());
@@ -193,11 +191,11 @@ class Adder {
     }
   }
 
-  Context& context_;
   const Model& model_;
   Bank& bank_;
   const Options& options_;
-  Encoder encoder_;
+  BankWriter writer_;
+  int64_t commit_tokens_;
   ProgressBar progress_;
   std::vector<DocumentInput> inputs_;
   std::vector<std::vector<int32_t>> texts_;  // tokens of inputs_
@@ -206,11 +204,12 @@ class Adder {
   int64_t pending_tokens_ = 0;
   std::vector<DocumentId> added_, replaced_, reinstated_;
   int64_t taken_ = 0, unchanged_ = 0, split_ = 0, tokens_ = 0;
-  double encode_ms_ = 0, store_ms_ = 0;
 };
 
 int run(const Common& common, const Options& o) {
   install_interrupt_handler();
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
   Context context = make_context(common);
   const Model model = load_model(context, common);
   const int room = model.config().max_positions - 64;  // the template around the text
@@ -219,7 +218,7 @@ int run(const Common& common, const Options& o) {
                 "--max-tokens", "choose a smaller number");
   }
   const auto bank = open_bank(common, model, BankMode::kWrite);
-  Adder adder(context, model, *bank, o);
+  Adder adder(context, model, *bank, o, ranks.driver());
   std::vector<SourceProblem> problems;
   SourceOptions source_options;
   source_options.external_id = o.id;
@@ -256,6 +255,7 @@ void register_add(CLI::App& app, Common& common, Command& command) {
       ->check(CLI::Range(0, 1 << 16))
       ->capture_default_str();
   add_model_options(*add, common);
+  add_rank_options(*add, common);
   add_bank_option(*add, common);
   add_json_option(*add, common);
   add->callback([&common, &command, o] {

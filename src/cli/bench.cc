@@ -193,6 +193,26 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();
   }
+  CLI::App* parallel =
+      add("parallel", "Under mpirun: a hop over the ranks, predicted and measured; encoding", bench_parallel);
+  parallel->add_option("--chunks", o->parallel.chunks, "Chunks of the made-up bank")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
+      ->capture_default_str();
+  parallel->add_option("--document-chunks", o->parallel.document_chunks, "Chunks a document")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  parallel->add_option("--documents", o->parallel.documents, "Documents to encode; 0: none, and no model is read")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  parallel->add_option("--tokens", o->document_tokens, "Tokens of each")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  parallel->add_option("--query", o->query_tokens, "Routed query tokens")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  parallel->add_option("--folder", o->parallel.folder,
+                       "Where the bank is made, seen by all ranks (default: the system's temporary folder)");
+  add_rank_options(*parallel, common);
   add_bank_bench(*bench, common, command, o);
 }
 

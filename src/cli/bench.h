@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -21,6 +22,13 @@ struct BankBenchOptions {
   std::string folder;  // where the bank is made and removed again; empty = the system's place for such files
 };
 
+struct ParallelBenchOptions {
+  int64_t chunks = 16384;  // of the made-up bank
+  int document_chunks = 8;
+  int documents = 8;   // encoded; 0: none
+  std::string folder;  // as of BankBenchOptions, seen by all ranks
+};
+
 struct BenchOptions {
   int repeats = 5;
   int document_tokens = 512;
@@ -33,6 +41,7 @@ struct BenchOptions {
   int pack_tokens = 0;  // 0: the device's own
   std::string shape;    // random weights of this shape; "": a model directory
   BankBenchOptions bank;
+  ParallelBenchOptions parallel;
 };
 
 /// A model directory's transformer, or one of a named shape with random weights.
@@ -57,6 +66,20 @@ Timing time_runs(int repeats, const std::function<void()>& run);
 
 std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed);
 
+/// A bank's folder that is removed at the end, also after an Error.
+class BenchFolder {
+ public:
+  /// Below `parent`; empty: the system's place for such files.
+  BenchFolder(const std::string& parent, const std::string& name);
+  ~BenchFolder();
+  BenchFolder(const BenchFolder&) = delete;
+  BenchFolder& operator=(const BenchFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 /// Prints the result, with the GPU where it was measured on one.
 void report(const Common& common, const std::string& what, Json result);
 void report(const Common& common, const Context& context, const std::string& what, Json result);
@@ -66,5 +89,6 @@ inline double round2(double x) { return std::round(x * 100) / 100; }
 Json measure_bank(const BankBenchOptions& options);
 int bench_ops(const Common& common, const BenchOptions& o);
 int bench_ttft(const Common& common, const BenchOptions& o);
+int bench_parallel(const Common& common, const BenchOptions& o);
 
 }  // namespace msa::cli

@@ -156,28 +156,10 @@ void fill(Bank& bank, Documents& documents, int64_t count) {
   }
 }
 
-/// Removed at the end, also after an Error.
-class TemporaryFolder {
- public:
-  TemporaryFolder(const fs::path& parent, const std::string& name)
-      : path_(parent / ("msa-bench-bank." + std::to_string(::getpid()) + "." + name)) {}
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 }  // namespace
 
 Json measure_bank(const BankBenchOptions& o) {
-  const fs::path parent = o.folder.empty() ? fs::temp_directory_path() : fs::path(o.folder);
-  const TemporaryFolder folder(parent, "full"), empty_folder(parent, "empty");
+  const BenchFolder folder(o.folder, "full"), empty_folder(o.folder, "empty");
   const BankShape shape = shape_of(o);
   Documents documents(o);
   auto bank = Bank::create_or_open(folder.path(), shape, BankMode::kWrite);

@@ -11,7 +11,11 @@
 #include "engine/encoder.h"
 #include "engine/generator.h"
 #include "engine/model.h"
-#include "engine/shard_driver.h"
+
+namespace msa {
+class Exchange;
+class ShardDriver;
+}  // namespace msa
 
 namespace msa::cli {
 
@@ -26,10 +30,11 @@ struct Common {
   std::string routing_keys = "auto";  // --routing-keys
   int64_t gpu_memory = 0;             // --gpu-memory: bytes
   std::string log_level = "info";
-  int threads = 0;         // --threads; 0: all
-  bool degraded = false;   // --degraded
-  int rank_timeout = 120;  // --rank-timeout: seconds
-  bool json = false;       // --json
+  int threads = 0;             // --threads; 0: all
+  bool for_all_ranks = false;  // the subcommand takes part in a run over several
+  bool degraded = false;       // --degraded
+  int rank_timeout = 120;      // --rank-timeout: seconds
+  bool json = false;           // --json
 };
 
 /// The ranks of this run, as mpirun started them; rank 0 alone prints.
@@ -40,12 +45,12 @@ class Ranks {
   Ranks(const Ranks&) = delete;
   Ranks& operator=(const Ranks&) = delete;
 
-  bool is_driver() const { return exchange_ == nullptr || exchange_->rank() == 0; }
+  bool is_one() const { return exchange_ == nullptr; }
+  bool is_driver() const;
   /// Of rank 0: null in a run of one process.
   ShardDriver* driver();
-  Exchange* exchange() { return exchange_.get(); }
-  /// What the other ranks do, until rank 0 has ended; the exit code.
-  int serve();
+  /// What the other ranks do, until rank 0 has ended; the exit code. `encodes`: with the model.
+  int serve(bool encodes = false);
 
  private:
   const Common& common_;
@@ -61,7 +66,7 @@ void add_device_option(CLI::App& app, Common& common);
 /// How a bank uses a GPU: --routing-keys, --gpu-memory.
 void add_device_bank_options(CLI::App& app, Common& common);
 DeviceOptions device_options(const Common& common);
-/// A run over several ranks: --degraded, --rank-timeout.
+/// A run over several ranks, in which the subcommand then takes part: --degraded, --rank-timeout.
 void add_rank_options(CLI::App& app, Common& common);
 /// What a degraded answer lacks, for JSON and for people.
 Json missing_to_json(const MissingShare& missing);

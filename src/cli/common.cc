@@ -1,12 +1,17 @@
 #include <fmt/chrono.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 
 #include "cli/commands.h"
+#include "comm/launcher.h"
+#include "core/cpu.h"
+#include "core/cuda.h"
 
 namespace msa::cli {
 
@@ -78,7 +83,18 @@ std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMo
 Context make_context(const Common& common) {
   const char* variable = std::getenv("MSA_DEVICE");
   const std::string fallback = variable != nullptr && *variable != '\0' ? variable : "cpu";
-  return Context(common.threads, parse_device(common.device.empty() ? fallback : common.device));
+  const std::string name = common.device.empty() ? fallback : common.device;
+  Device device = parse_device(name);
+  int threads = common.threads;
+  if (launched_size() > 1) {
+    if constexpr (kHasCuda) {
+      if (name == "cuda") device.index = launched_local_rank() % cuda_count();
+    }
+    // A rank that the launcher has bound to some processors takes these; otherwise the host's ranks share them.
+    const bool is_bound = available_cpus() < static_cast<int>(std::thread::hardware_concurrency());
+    if (threads == 0 && !is_bound) threads = std::max(1, available_cpus() / launched_local_size());
+  }
+  return Context(threads, device);
 }
 
 Model load_model(Context& context, const Common& common) {

@@ -23,18 +23,23 @@ void add_eval_options(CLI::App& app, EvalOptions& options) {
       ->capture_default_str();
 }
 
-std::unique_ptr<Bank> open_eval_bank(const Common& common, const Model& model) {
+std::unique_ptr<Bank> open_eval_bank(const Common& common, const Model& model, const ShardDriver* ranks) {
   const char* const variable = std::getenv("MSA_BANK");
   if (!common.bank.empty() || (variable != nullptr && *variable != '\0')) {
     return open_bank(common, model, BankMode::kWrite);
+  }
+  if (ranks != nullptr) {
+    throw Error("a run over several ranks needs a bank in a folder that all of them see", "--bank", "give --bank DIR");
   }
   std::cerr << "msa: no --bank: the corpus is encoded in memory, and again the next time\n";
   return Bank::in_memory(bank_shape(model.transformer()));
 }
 
-eval::BankReport encode_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set) {
+eval::BankReport encode_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set,
+                               ShardDriver* ranks) {
   ProgressBar bar("encoding", static_cast<int64_t>(set.documents.size()), "docs");
-  return eval::add_corpus(context, model, bank, set, [&](int64_t done, int64_t) { bar.update(done); });
+  return eval::add_corpus(
+      context, model, bank, set, [&](int64_t done, int64_t) { bar.update(done); }, ranks);
 }
 
 Json report_header(const std::string& task, const EvalOptions& options) {

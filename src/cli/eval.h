@@ -19,10 +19,12 @@ struct EvalOptions {
 void add_eval_options(CLI::App& app, EvalOptions& options);
 
 /// --bank or MSA_BANK, created where it is missing; in memory without either, and a word about that on stderr.
-std::unique_ptr<Bank> open_eval_bank(const Common& common, const Model& model);
+/// With ranks it must be a folder.
+std::unique_ptr<Bank> open_eval_bank(const Common& common, const Model& model, const ShardDriver* ranks = nullptr);
 
 /// add_corpus under a progress bar.
-eval::BankReport encode_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set);
+eval::BankReport encode_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set,
+                               ShardDriver* ranks = nullptr);
 
 /// What every report begins with: task, data, seed, machine.
 Json report_header(const std::string& task, const EvalOptions& options);

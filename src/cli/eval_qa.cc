@@ -102,6 +102,9 @@ Json ask_all(Context& context, eval::QaEvaluation& evaluation, const BeirSet& se
 }
 
 int run(const Common& common, Options o) {
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
+  o.qa.ranks = ranks.driver();
   o.qa.read = read_count(o.read);
   o.qa.device = device_options(common);
   const std::vector<eval::QaMode> modes = modes_of(o);
@@ -121,10 +124,11 @@ int run(const Common& common, Options o) {
   report.update(to_json(model));
   std::unique_ptr<Bank> bank;
   if (std::find(modes.begin(), modes.end(), eval::QaMode::kSystem) != modes.end()) {
-    bank = open_eval_bank(common, model);
-    report["bank"] = to_json(encode_corpus(context, model, *bank, set));
+    bank = open_eval_bank(common, model, o.qa.ranks);
+    report["bank"] = to_json(encode_corpus(context, model, *bank, set, o.qa.ranks));
   } else {
     bank = Bank::in_memory(bank_shape(model.transformer()));
+    o.qa.ranks = nullptr;
   }
   eval::QaEvaluation evaluation(model, *bank, set, o.qa);
   evaluation.set_rankings(std::move(rankings));
@@ -171,6 +175,7 @@ void register_eval_qa(CLI::App& eval, Common& common, Command& command) {
       ->capture_default_str();
   add_model_options(*qa, common);
   add_device_bank_options(*qa, common);
+  add_rank_options(*qa, common);
   add_bank_option(*qa, common);
   add_json_option(*qa, common);
   qa->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

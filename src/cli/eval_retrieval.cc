@@ -32,15 +32,17 @@ Json score_run(const Options& o, const BeirSet& set, std::span<const size_t> que
   return {{"run", o.eval.run_in}, {"metrics", eval::to_json(scores, {}, o.eval.bootstrap)}};
 }
 
-Json score_routing(const Common& common, const Options& o, const BeirSet& set, std::span<const size_t> questions) {
+Json score_routing(const Common& common, const Options& o, const BeirSet& set, std::span<const size_t> questions,
+                   ShardDriver* ranks) {
   Context context = make_context(common);
   const Model model = load_model(context, common);
-  const auto bank = open_eval_bank(common, model);
-  const eval::BankReport bank_report = encode_corpus(context, model, *bank, set);
+  const auto bank = open_eval_bank(common, model, ranks);
+  const eval::BankReport bank_report = encode_corpus(context, model, *bank, set, ranks);
   ProgressBar bar("routing", static_cast<int64_t>(questions.size()), "questions");
   eval::RoutingOptions options;
   options.attend_memory = !o.embedding;
   options.device = device_options(common);
+  options.ranks = ranks;
   const eval::RetrievalScores scores = eval::measure_retrieval(context, model, *bank, set, questions, options,
                                                                [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish();
@@ -57,13 +59,16 @@ Json score_routing(const Common& common, const Options& o, const BeirSet& set, s
 }
 
 int run(const Common& common, const Options& o) {
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
   const BeirSet set = load_beir(o.eval.data);
   const std::vector<size_t> questions = eval::choose_questions(set, o.eval.limit, o.eval.bootstrap.seed);
   Json report = report_header("retrieval", o.eval);
   report["questions"] = questions.size();
   report["questions_in_set"] = set.questions.size();
   report["documents"] = set.documents.size();
-  report.update(o.eval.run_in.empty() ? score_routing(common, o, set, questions) : score_run(o, set, questions));
+  report.update(o.eval.run_in.empty() ? score_routing(common, o, set, questions, ranks.driver())
+                                      : score_run(o, set, questions));
   if (common.json) {
     print_json(report);
   } else {
@@ -90,6 +95,7 @@ void register_eval_retrieval(CLI::App& eval, Common& common, Command& command) {
   retrieval->add_flag("--layers", o->layers, "Print each routing layer too (--json always has them)");
   add_model_options(*retrieval, common);
   add_device_bank_options(*retrieval, common);
+  add_rank_options(*retrieval, common);
   add_bank_option(*retrieval, common);
   add_json_option(*retrieval, common);
   retrieval->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });

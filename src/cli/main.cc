@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "comm/launcher.h"
 #include "core/log.h"
 
 int main(int argc, char** argv) {
@@ -30,13 +31,16 @@ int main(int argc, char** argv) {
   register_bench(app, common, command);
   register_eval(app, common, command);
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  try {
+    // Of several ranks the first one speaks; it alone does what is not for all of them.
+    const bool is_first = msa::launched_rank() == 0;
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+      if (!is_first) return e.get_exit_code() == 0 ? 0 : 2;
+      return app.exit(e) == 0 ? 0 : 2;
+    }
     msa::set_log_level(common.log_level);
-    return command();
+    return is_first || common.for_all_ranks ? command() : 0;
   } catch (const std::exception& e) {
     std::cerr << "msa: " << e.what() << std::endl;
     return 1;

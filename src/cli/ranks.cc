@@ -1,13 +1,17 @@
 // A run over several ranks: rank 0 does what the command says, the others hold their parts of the bank for it.
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "cli/commands.h"
 #include "comm/launcher.h"
+#include "engine/shard_driver.h"
 #include "engine/shard_server.h"
 
 namespace msa::cli {
 
 void add_rank_options(CLI::App& app, Common& common) {
+  app.preparse_callback([&common](size_t) { common.for_all_ranks = true; });
   app.add_flag("--degraded", common.degraded,
                "Under mpirun: when a rank fails, answer from the others and say what is missing");
   app.add_option("--rank-timeout", common.rank_timeout, "Under mpirun: seconds to wait for a rank's reply")
@@ -19,6 +23,8 @@ Ranks::Ranks(const Common& common) : common_(common), exchange_(exchange_from_en
 
 Ranks::~Ranks() = default;
 
+bool Ranks::is_driver() const { return exchange_ == nullptr || exchange_->rank() == 0; }
+
 ShardDriver* Ranks::driver() {
   if (exchange_ == nullptr) return nullptr;
   if (driver_ == nullptr) {
@@ -28,9 +34,12 @@ ShardDriver* Ranks::driver() {
   return driver_.get();
 }
 
-int Ranks::serve() {
+int Ranks::serve(bool encodes) {
   Context context = make_context(common_);
-  ShardServer(context, *exchange_, bank_path(common_), device_options(common_)).serve();
+  std::optional<Model> model;
+  if (encodes) model.emplace(load_model(context, common_));
+  const Model* const loaded = model ? &*model : nullptr;
+  ShardServer(context, *exchange_, device_options(common_), loaded).serve();
   return 0;
 }
 

@@ -38,4 +38,8 @@ int launched_local_rank() {
   return number_of({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"}, 0, launched_rank(), "rank");
 }
 
+int launched_local_size() {
+  return number_of({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1, launched_size(), "number of ranks");
+}
+
 }  // namespace msa

@@ -5,8 +5,9 @@ namespace msa {
 
 /// Ranks of this run; 1 without a launcher. Throws Error where the variable is malformed.
 int launched_size();
-/// This process's rank; 0 without a launcher. `local`: among those of its host.
+/// This process's rank; 0 without a launcher. Local: among those of its host.
 int launched_rank();
 int launched_local_rank();
+int launched_local_size();  // ranks of this host
 
 }  // namespace msa

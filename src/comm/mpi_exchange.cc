@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <exception>
+#include <iostream>
 #include <list>
 #include <set>
 #include <thread>
@@ -61,6 +64,7 @@ class MpiExchange final : public Exchange {
   std::string receive_all(int from, Clock::time_point deadline, Incoming& incoming, Sizes& sizes);
 
   const MpiPlace place_;
+  const int exceptions_at_birth_ = std::uncaught_exceptions();
   std::list<Outgoing> outgoing_;
   std::list<std::unique_ptr<Incoming>> abandoned_;  // of ranks that stopped halfway: MPI may still write into them
   std::set<int> given_up_;
@@ -76,9 +80,17 @@ std::string problem_of(int status) {
 }
 
 MpiExchange::~MpiExchange() {
-  if (!given_up_.empty()) return;
-  while (!all_arrived()) std::this_thread::sleep_for(kNap);
-  MPI_Finalize();
+  if (given_up_.empty()) {
+    while (!all_arrived()) std::this_thread::sleep_for(kNap);
+    MPI_Finalize();
+    return;
+  }
+  // MPI_Finalize waits for all ranks, for a lost one without end. With an Error on its way this process ends as failed,
+  // and the launcher ends the others; otherwise they are ended from here, and the run has succeeded.
+  if (std::uncaught_exceptions() > exceptions_at_birth_) return;
+  std::cout.flush();
+  std::fflush(nullptr);
+  MPI_Abort(MPI_COMM_WORLD, 0);
 }
 
 bool MpiExchange::all_arrived() {

@@ -4,8 +4,8 @@
 
 namespace msa {
 
-/// Starts MPI; destroying the exchange ends it, unless a rank was given up: nothing may then wait for it, and the
-/// process is to end without.
+/// Starts MPI; destroying the exchange ends it. Where a rank was given up, that ends all processes of the run, this one
+/// included, with exit code 0; with an exception in flight it does nothing then.
 std::unique_ptr<Exchange> mpi_exchange(int expected_size);
 
 }  // namespace msa

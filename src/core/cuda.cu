@@ -54,6 +54,11 @@ std::string cuda_name(int index) {
   return properties.name;
 }
 
+int cuda_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0 ? count : 1;
+}
+
 void cuda_copy(CudaState& state, const Tensor& from, const Tensor& to) {
   if (from.elements() == 0) return;
   cuda_check(cudaSetDevice(state.index), "cudaSetDevice");

@@ -16,6 +16,7 @@ struct CudaState;
 /// Throws Error where there is no such GPU, no driver, or no cuBLASLt.
 std::shared_ptr<CudaState> open_cuda(int index);
 std::string cuda_name(int index);
+int cuda_count();  // GPUs, at least 1: what is missing shows when one is opened
 
 /// Device memory; throws Error with what was asked for and what is free.
 void* cuda_allocate(int index, size_t bytes);

@@ -34,6 +34,7 @@ class BankMemory : public RoutedMemory {
   std::vector<ScoredDocument> routed(int count) const override;
   const std::vector<ScoredDocument>& selection(int routing_index) const override;
   std::span<const float> scores(int routing_index) const override;
+  std::vector<float> late_scores(std::span<const ScoredDocument> documents) const override;
   std::vector<float> layer_scores(const ScoredDocument& document) const override;
   size_t slot_of(const ScoredDocument& document) const override;
   double route_milliseconds() const override { return route_ms_; }
@@ -62,6 +63,9 @@ class BankMemory : public RoutedMemory {
   mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
+  // Per routing layer: q F32 [n_routed, H·d] of its last route, where the model runs.
+  std::vector<Tensor> q_;
+  std::vector<Buffer> q_memory_;
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.
   Buffer host_q_;
   Staging staging_;

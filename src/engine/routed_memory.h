@@ -27,6 +27,9 @@ class RoutedMemory : public Memory {
   virtual const std::vector<ScoredDocument>& selection(int routing_index) const = 0;
   /// [slots]; empty before the first route.
   virtual std::span<const float> scores(int routing_index) const = 0;
+  /// The same query's late-interaction scores (Router::late_scores), the mean over the layers: what the ids' prior adds
+  /// to tell the routed documents apart. Empty before the first route.
+  virtual std::vector<float> late_scores(std::span<const ScoredDocument> documents) const = 0;
   /// One document's score in every routing layer.
   virtual std::vector<float> layer_scores(const ScoredDocument& document) const = 0;
   virtual size_t slot_of(const ScoredDocument& document) const = 0;  // its place in scores()

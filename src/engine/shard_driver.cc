@@ -12,7 +12,11 @@ ShardDriver::ShardDriver(Exchange& exchange, const ShardOptions& options) : exch
   for (int rank = 1; rank < exchange.size(); ++rank) others_.push_back(rank);
 }
 
-ShardDriver::~ShardDriver() { exchange_.send(others_, request(ShardCommand::kStop)); }
+ShardDriver::~ShardDriver() {
+  std::vector<int> all;  // a lost rank too: it may only have failed at something
+  for (int rank = 1; rank < size(); ++rank) all.push_back(rank);
+  exchange_.send(all, request(ShardCommand::kStop));
+}
 
 Message ShardDriver::request(ShardCommand command, uint32_t query) {
   Message message;
@@ -26,7 +30,6 @@ uint64_t ShardDriver::ask(const std::vector<int>& ranks, const Message& request)
 }
 
 void ShardDriver::lose(int rank, const std::string& why) {
-  exchange_.give_up(rank);
   std::erase(others_, rank);
   is_held_by_all_ = false;
   const std::string text = "rank " + std::to_string(rank) + ": " + why;
@@ -46,6 +49,7 @@ bool ShardDriver::reply(int rank, uint64_t ticket, Message& reply, HeadReader& i
       reply = std::move(early->second);
       early_.erase(early);
     } else if (const std::string problem = exchange_.receive(rank, deadline, reply); !problem.empty()) {
+      exchange_.give_up(rank);
       lose(rank, problem);
       return false;
     }
@@ -79,6 +83,7 @@ std::shared_ptr<const Holding> ShardDriver::hold(const ModelConfig& config,
     Message message = request(ShardCommand::kHold);
     HeadWriter out(message.head);
     out.put(HoldingConfig{config.n_heads, config.memory.similarity});
+    out.put_all(std::span<const float>(config.memory.layer_weights));
     out.put(range);
     put_plan(out, plan_of(*snapshot, range));
     tickets.push_back(ask({asked[i]}, message));

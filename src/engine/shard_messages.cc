@@ -25,6 +25,7 @@ void put_plan(HeadWriter& out, const ShardPlan& plan) {
   out.put(static_cast<uint64_t>(plan.pieces.size()));
   for (const ShardPlan::Piece& piece : plan.pieces) {
     out.put(piece.segment);
+    out.put_text(piece.file);
     out.put(piece.begin);
     out.put(piece.end);
     out.put_all(std::span<const uint8_t>(piece.live));
@@ -44,6 +45,7 @@ ShardPlan get_plan(HeadReader& in) {
   for (uint64_t i = 0; i < n; ++i) {
     ShardPlan::Piece piece;
     piece.segment = in.get<SegmentRow>();
+    piece.file = in.get_text();
     piece.begin = in.get<int64_t>();
     piece.end = in.get<int64_t>();
     piece.live = in.get_all<uint8_t>();

@@ -1,5 +1,5 @@
 // What travels between rank 0, which runs a question, and the ranks that hold the other parts of the bank. Plain
-// structs and their bytes; a request gets one reply, but for kEnd and kStop.
+// structs and their bytes; a request gets one reply, kEncode several, kEnd and kStop none.
 #pragma once
 #include <cstring>
 #include <span>
@@ -14,14 +14,18 @@
 namespace msa {
 
 enum class ShardCommand : uint32_t {
-  kHold,     // HoldingConfig, SlotRange, ShardPlan → nothing: the part of a snapshot that the rank is to hold
+  kHold,     // HoldingConfig, layer weights F32, SlotRange, ShardPlan → nothing: the part that the rank is to hold
   kBegin,    // top_k i32, filtered u8, allowed u8 [slots of the part] → nothing: a query over what is held now
   kRoute,    // RouteRequest, body q F32 [n, H·d] → ShardCandidate [n]; body: their content, where it is small
   kContent,  // routing index i32, slots i64 [n] → body: the documents' content, one after another
   kRouted,   // count i32 → ShardCandidate [n] by mean score, F32 [n, routing layers]
   kScores,   // routing index i32 → F32 [slots of the part]
+  kLate,     // slots i64 [n] → late-interaction scores F32 [n]
   kEnd,      // forgets a query
-  kStop,     // the run is over
+  kEncode,  // bank's folder, fingerprint, dtype, segment number i64, ids i64 [n], tokens i32 of each document → while
+            // it goes on the tokens done i64 since the last reply, > 0; at last 0, SegmentRow, DocumentSize [n]
+  kPing,    // reply bytes i64, any body → a body of so many bytes: for measurements
+  kStop,    // the run is over
 };
 
 struct RequestHead {

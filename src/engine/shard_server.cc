@@ -1,8 +1,11 @@
 #include "engine/shard_server.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include "bank/segment_file.h"
+#include "bank/segment_format.h"
 #include "core/copy.h"
 #include "core/log.h"
 
@@ -53,8 +56,9 @@ class ShardServer::Part : public BankMemory {
   std::vector<ScoredDocument> candidates_;  // of the layer routed last
 };
 
-ShardServer::ShardServer(Context& context, Exchange& exchange, std::filesystem::path bank, const DeviceOptions& device)
-    : context_(context), exchange_(exchange), opener_(std::move(bank)), device_(device) {
+ShardServer::ShardServer(Context& context, Exchange& exchange, const DeviceOptions& device, const Model* model,
+                         std::filesystem::path bank)
+    : context_(context), exchange_(exchange), bank_(std::move(bank)), opener_(bank_), model_(model), device_(device) {
   MSA_CHECK(exchange.rank() != 0);
 }
 
@@ -102,6 +106,9 @@ void ShardServer::answer(const RequestHead& head, HeadReader& in, const Message&
     case ShardCommand::kContent: return content(head.query, in, reply);
     case ShardCommand::kRouted: return routed(head.query, in, reply);
     case ShardCommand::kScores: return scores(head.query, in, reply);
+    case ShardCommand::kLate: return late_scores(head.query, in, reply);
+    case ShardCommand::kEncode: return encode(head, in, reply);
+    case ShardCommand::kPing: return ping(in, reply);
     default: break;
   }
   throw Error("this rank does not know the request " + std::to_string(static_cast<uint32_t>(head.command)),
@@ -116,6 +123,7 @@ ShardServer::Part& ShardServer::part(uint32_t query) {
 
 void ShardServer::hold(HeadReader& in) {
   const auto how = in.get<HoldingConfig>();
+  config_.memory.layer_weights = in.get_all<float>();
   range_ = in.get<SlotRange>();
   const ShardPlan plan = get_plan(in);
   config_.n_heads = how.n_heads;
@@ -197,6 +205,54 @@ void ShardServer::routed(uint32_t query, HeadReader& in, Message& reply) {
 
 void ShardServer::scores(uint32_t query, HeadReader& in, Message& reply) {
   HeadWriter(reply.head).put_all(part(query).BankMemory::scores(in.get<int32_t>()));
+}
+
+void ShardServer::ping(HeadReader& in, Message& reply) {
+  const auto bytes = in.get<int64_t>();
+  if (bytes == 0) return;
+  reply.body = reply.memory.tensor(DType::kI8, {bytes}, exchange_.body_device());
+  if (!on_cuda(reply.body)) std::memset(reply.body.data, 0, static_cast<size_t>(bytes));
+}
+
+/// Replies after every pack, so that rank 0 need not wait long for a sign of life.
+void ShardServer::encode(const RequestHead& head, HeadReader& in, Message& reply) {
+  const std::string folder = in.get_text();
+  const std::filesystem::path bank = bank_.empty() ? std::filesystem::path(folder) : bank_;
+  const std::string fingerprint = in.get_text();
+  const auto dtype = in.get<DType>();
+  const auto number = in.get<int64_t>();
+  const auto ids = in.get_all<DocumentId>();
+  std::vector<DocumentTokens> documents;
+  for (size_t i = 0; i < ids.size(); ++i) documents.push_back(in.get_all<int32_t>());
+  if (model_ == nullptr || model_->fingerprint() != fingerprint) {
+    throw Error("this rank has " + (model_ == nullptr ? "no model" : "model " + model_->fingerprint()) +
+                    ", rank 0 has model " + fingerprint,
+                bank.string(), "run every rank with the same model");
+  }
+  if (encoder_ == nullptr) encoder_ = std::make_unique<Encoder>(model_->transformer(), dtype);
+  const auto encoded = encoder_->encode(context_, documents, [&](int64_t tokens) {
+    Message progress;
+    HeadWriter out(progress.head);
+    out.put(ReplyHead{head.ticket, 0});
+    out.put(tokens);
+    exchange_.send({0}, progress);
+  });
+  const BankShape shape = bank_shape(model_->transformer(), dtype);
+  const auto segment = write_segment_file(bank, shape, number, ids, rows_of(shape, encoded));
+  std::vector<DocumentSize> sizes;
+  for (const EncodedDocument& d : encoded) sizes.push_back({d.n_tokens, d.n_chunks});
+  HeadWriter out(reply.head);
+  out.put(int64_t{0});
+  out.put(row_of(*segment));
+  out.put_all(std::span<const DocumentSize>(sizes));
+}
+
+void ShardServer::late_scores(uint32_t query, HeadReader& in, Message& reply) {
+  Part& one = part(query);
+  std::vector<ScoredDocument> documents;
+  for (const int64_t slot : in.get_all<int64_t>()) documents.push_back(one.document(slot));
+  const std::vector<float> late = one.BankMemory::late_scores(documents);
+  HeadWriter(reply.head).put_all(std::span<const float>(late));
 }
 
 }  // namespace msa

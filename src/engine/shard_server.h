@@ -7,14 +7,17 @@
 
 #include "engine/bank_memory.h"
 #include "engine/device_bank.h"
+#include "engine/encoder.h"
 #include "engine/shard_messages.h"
 
 namespace msa {
 
 class ShardServer {
  public:
-  /// `bank`: the bank's folder as this rank sees it. Parts lie where the context computes.
-  ShardServer(Context& context, Exchange& exchange, std::filesystem::path bank, const DeviceOptions& device = {});
+  /// Parts lie where the context computes. `model` (may be null): for encoding alone. `bank`: the bank's folder as this
+  /// rank sees it; empty: where rank 0 has it.
+  ShardServer(Context& context, Exchange& exchange, const DeviceOptions& device = {}, const Model* model = nullptr,
+              std::filesystem::path bank = {});
   ~ShardServer();
 
   /// Answers until rank 0 ends the run. A request that fails is answered with its error, and the service goes on.
@@ -33,13 +36,19 @@ class ShardServer {
   void content(uint32_t query, HeadReader& in, Message& reply);
   void routed(uint32_t query, HeadReader& in, Message& reply);
   void scores(uint32_t query, HeadReader& in, Message& reply);
+  void late_scores(uint32_t query, HeadReader& in, Message& reply);
+  void ping(HeadReader& in, Message& reply);
+  void encode(const RequestHead& head, HeadReader& in, Message& reply);
   Part& part(uint32_t query);
   /// Contents one after another → the reply's body.
   void put_content(std::span<const Tensor> contents, Message& reply);
 
   Context& context_;
   Exchange& exchange_;
+  std::filesystem::path bank_;
   ShardOpener opener_;
+  const Model* model_;
+  std::unique_ptr<Encoder> encoder_;
   DeviceBank device_;
   ModelConfig config_;  // what routing needs of it
   SlotRange range_;

@@ -333,6 +333,48 @@ std::span<const float> ShardedMemory::scores(int routing_index) const {
   return out;
 }
 
+std::vector<float> ShardedMemory::late_scores(std::span<const ScoredDocument> documents) const {
+  if (layers_.empty() || layers_.front().ticket == 0) return {};
+  std::vector<float> out(documents.size(), 0.0f);
+  std::vector<size_t> places;  // in `documents`
+  const auto in_range = [&](const SlotRange& range) {
+    places.clear();
+    std::vector<int64_t> slots;
+    for (size_t d = 0; d < documents.size(); ++d) {
+      const auto slot = static_cast<int64_t>(slot_of(documents[d]));
+      if (slot < range.begin || slot >= range.end) continue;
+      places.push_back(d);
+      slots.push_back(slot);
+    }
+    return slots;
+  };
+  const auto place = [&](const std::vector<float>& late) {
+    MSA_CHECK(late.size() == places.size());
+    for (size_t i = 0; i < late.size(); ++i) out[places[i]] = late[i];
+  };
+  const std::vector<int> asked = asked_now();
+  std::vector<uint64_t> tickets;
+  for (const int rank : asked) {
+    const std::vector<int64_t> slots = in_range(holding_->ranges[static_cast<size_t>(rank)]);
+    Message message = driver_.request(ShardCommand::kLate, query_);
+    HeadWriter(message.head).put_all(std::span<const int64_t>(slots));
+    tickets.push_back(slots.empty() ? 0 : driver_.ask({rank}, message));
+  }
+  std::vector<ScoredDocument> own;
+  for (const int64_t slot : in_range(holding_->ranges[0])) {
+    own.push_back(own_slots_.slot(slot - holding_->ranges[0].begin));
+  }
+  place(own_->late_scores(own));
+  for (size_t i = 0; i < asked.size(); ++i) {
+    Message reply;
+    HeadReader in;
+    if (tickets[i] == 0 || !driver_.reply(asked[i], tickets[i], reply, in)) continue;
+    in_range(holding_->ranges[static_cast<size_t>(asked[i])]);
+    place(in.get_all<float>());
+  }
+  return out;
+}
+
 std::vector<float> ShardedMemory::layer_scores(const ScoredDocument& document) const {
   const auto slot = static_cast<int64_t>(slot_of(document));
   if (is_own(slot)) return own_->layer_scores(own_slots_.slot(slot - holding_->ranges[0].begin));

@@ -31,6 +31,7 @@ class ShardedMemory final : public RoutedMemory {
   std::vector<ScoredDocument> routed(int count) const override;
   const std::vector<ScoredDocument>& selection(int routing_index) const override;
   std::span<const float> scores(int routing_index) const override;
+  std::vector<float> late_scores(std::span<const ScoredDocument> documents) const override;
   std::vector<float> layer_scores(const ScoredDocument& document) const override;
   size_t slot_of(const ScoredDocument& document) const override;
   double route_milliseconds() const override { return route_ms_; }

@@ -1,7 +1,6 @@
 #include "eval/corpus_bank.h"
 
-#include <chrono>
-
+#include "engine/shard_driver.h"
 #include "engine/splitter.h"
 
 namespace msa::eval {
@@ -20,8 +19,11 @@ std::string_view without_part(std::string_view external_id) {
 
 }  // namespace
 
-BankBuilder::BankBuilder(Context& context, const Model& model, Bank& bank)
-    : context_(context), model_(model), bank_(bank), encoder_(model.transformer(), bank.shape().dtype) {
+BankBuilder::BankBuilder(Context& context, const Model& model, Bank& bank, ShardDriver* ranks)
+    : model_(model),
+      bank_(bank),
+      writer_(context, model, bank, ranks),
+      commit_tokens_(kCommitTokens * (ranks == nullptr ? 1 : ranks->size())) {
   for (const DocumentRecord& record : bank.list()) {
     if (record.name_space.empty()) known_.emplace(record.external_id, record.content_hash);
     bank_tokens_ += record.n_tokens;
@@ -52,7 +54,7 @@ bool BankBuilder::add_part(const std::string& external_id, const std::string& te
   texts_.push_back(model_.tokenizer().encode(text));
   pending_tokens_ += static_cast<int64_t>(model_.prompts().document(bank_.size() + 1, texts_.back()).tokens.size());
   inputs_.push_back({text, external_id, "", ""});
-  if (pending_tokens_ >= kCommitTokens) commit();
+  if (pending_tokens_ >= commit_tokens_) commit();
   return true;
 }
 
@@ -61,20 +63,18 @@ void BankBuilder::commit() {
   const std::vector<DocumentId> ids = bank_.reserve_ids(static_cast<int64_t>(inputs_.size()));
   std::vector<DocumentTokens> documents;
   for (size_t i = 0; i < ids.size(); ++i) documents.push_back(model_.prompts().document(ids[i], texts_[i]).tokens);
-  const auto start = std::chrono::steady_clock::now();
-  const std::vector<EncodedDocument> encoded = encoder_.encode(context_, documents);
-  encode_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  const AddResult result = bank_.add(ids, inputs_, encoded);
+  const AddResult result = writer_.add(ids, inputs_, documents);
   MSA_CHECK(result.committed());
-  for (const EncodedDocument& d : encoded) bank_tokens_ += d.n_tokens;
+  for (const DocumentTokens& d : documents) bank_tokens_ += static_cast<int64_t>(d.size());
   added_ += static_cast<int64_t>(ids.size());
   inputs_.clear();
   texts_.clear();
   pending_tokens_ = 0;
 }
 
-BankReport add_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set, const Progress& progress) {
-  BankBuilder builder(context, model, bank);
+BankReport add_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set, const Progress& progress,
+                      ShardDriver* ranks) {
+  BankBuilder builder(context, model, bank, ranks);
   const auto total = static_cast<int64_t>(set.documents.size());
   for (int64_t i = 0; i < total; ++i) {
     const BeirDocument& document = set.documents[static_cast<size_t>(i)];

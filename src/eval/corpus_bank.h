@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bank/bank.h"
-#include "engine/encoder.h"
+#include "engine/bank_writer.h"
 #include "engine/model.h"
 #include "io/beir.h"
 
@@ -25,7 +25,8 @@ class BankBuilder {
   static constexpr int kPartTokens = 512;
   static constexpr int kOverlapTokens = 64;
 
-  BankBuilder(Context& context, const Model& model, Bank& bank);
+  /// `ranks` (may be null): they encode too.
+  BankBuilder(Context& context, const Model& model, Bank& bank, ShardDriver* ranks = nullptr);
 
   /// Throws Error when the bank has another text under this id. False: it was there.
   bool add(const std::string& external_id, const std::string& text);
@@ -34,20 +35,19 @@ class BankBuilder {
   int64_t tokens() const { return bank_tokens_ + pending_tokens_; }  // of all documents, templates included
   int64_t tokens_of(const std::string& text) const;                  // that adding this text would cost, about
   int64_t documents_added() const { return added_; }
-  double encode_ms() const { return encode_ms_; }
+  double encode_ms() const { return writer_.encode_ms(); }
 
  private:
   bool add_part(const std::string& external_id, const std::string& text);
 
-  Context& context_;
   const Model& model_;
   Bank& bank_;
-  Encoder encoder_;
+  BankWriter writer_;
+  int64_t commit_tokens_;
   std::unordered_map<std::string, std::string> known_;  // external id → content hash
   std::vector<DocumentInput> inputs_;
   std::vector<std::vector<int32_t>> texts_;  // tokens of inputs_
   int64_t bank_tokens_ = 0, pending_tokens_ = 0, added_ = 0;
-  double encode_ms_ = 0;
 };
 
 struct BankReport {
@@ -58,7 +58,8 @@ struct BankReport {
 };
 
 /// Encodes what the bank lacks of the corpus. Throws Error as BankBuilder::add.
-BankReport add_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set, const Progress& progress);
+BankReport add_corpus(Context& context, const Model& model, Bank& bank, const BeirSet& set, const Progress& progress,
+                      ShardDriver* ranks = nullptr);
 
 /// Which document of the set each document of a bank is.
 struct DocumentIndex {

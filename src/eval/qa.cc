@@ -65,7 +65,7 @@ std::vector<size_t> choose_answerable(const BeirSet& set, int64_t limit, uint64_
 QaEvaluation::QaEvaluation(const Model& model, const Bank& bank, const BeirSet& set, const QaOptions& options)
     : set_(set),
       options_(options),
-      generator_(model, bank, options.device),
+      generator_(model, bank, options.device, options.ranks),
       index_(DocumentIndex::of(bank, *bank.snapshot(), set)) {}
 
 QaAnswer QaEvaluation::answer(Context& context, QaMode mode, const BeirQuestion& question) {

@@ -33,7 +33,8 @@ inline const std::vector<std::string> kQaColumns{
 struct QaOptions {
   AskOptions ask;
   DeviceOptions device;
-  int read = 5;  // documents of the run that are given; 0: as many as fit
+  ShardDriver* ranks = nullptr;  // where the bank lies on several
+  int read = 5;                  // documents of the run that are given; 0: as many as fit
 };
 
 struct QaAnswer {

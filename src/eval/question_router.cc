@@ -5,6 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include "engine/bank_memory.h"
+#include "engine/sharded_memory.h"
+
 namespace msa::eval {
 namespace {
 
@@ -16,7 +19,7 @@ class PackedQueries : public Stage {
  public:
   struct Question {
     KvCache cache;
-    std::unique_ptr<BankMemory> memory;
+    std::unique_ptr<RoutedMemory> memory;
     std::span<const uint8_t> routed;  // [its tokens]
   };
 
@@ -97,8 +100,13 @@ void QuestionRouter::route_pack(Context& context, std::span<const Prompt> prompt
     questions[i].cache = KvCache(config, model_.head().length() + length, model_.transformer().activation_dtype(),
                                  model_.transformer().device());
     questions[i].cache.assign(context, model_.head());
-    questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, attended, std::vector<uint8_t>(),
-                                                       device_.keys(context, snapshot_), device_.content(context));
+    if (options_.ranks != nullptr) {
+      questions[i].memory = std::make_unique<ShardedMemory>(
+          context, config, snapshot_, ShardedMemory::Query{attended, {}}, device_, *options_.ranks);
+    } else {
+      questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, attended, std::vector<uint8_t>(),
+                                                         device_.keys(context, snapshot_), device_.content(context));
+    }
     questions[i].routed = prompts[i].routed;
     tokens.insert(tokens.end(), prompts[i].tokens.begin(), prompts[i].tokens.end());
     for (int t = 0; t < length; ++t) positions.push_back(model_.head().length() + options_.top_k + t);

@@ -5,8 +5,13 @@
 #include <span>
 #include <string_view>
 
-#include "engine/bank_memory.h"
+#include "engine/device_bank.h"
 #include "engine/model.h"
+#include "engine/routed_memory.h"
+
+namespace msa {
+class ShardDriver;
+}  // namespace msa
 
 namespace msa::eval {
 
@@ -17,6 +22,7 @@ struct RoutingOptions {
   bool attend_memory = true;
   int pack_tokens = 1024;  // of the questions that share a pass, about
   DeviceOptions device = {};
+  ShardDriver* ranks = nullptr;  // where the bank lies on several
 };
 
 class QuestionRouter {
@@ -24,7 +30,7 @@ class QuestionRouter {
   QuestionRouter(const Model& model, std::shared_ptr<const Snapshot> snapshot, const RoutingOptions& options);
 
   /// Called once a question, in order, with the scores of its first hop in every routing layer.
-  using Sink = std::function<void(size_t question, const BankMemory& memory)>;
+  using Sink = std::function<void(size_t question, const RoutedMemory& memory)>;
 
   /// Throws Error for a question that is empty or does not fit the model's context.
   void route(Context& context, std::span<const std::string_view> questions, const Sink& sink);

@@ -17,7 +17,7 @@ class Collector {
   Collector(const DocumentIndex& index, RetrievalScores& out)
       : index_(index), out_(out), documents_(index.ids.size()) {}
 
-  void take(const BeirQuestion& question, const BankMemory& memory) {
+  void take(const BeirQuestion& question, const RoutedMemory& memory) {
     const size_t n_layers = out_.layers.size();
     std::vector<float> mean(index_.of_slot.size(), 0.0f);
     std::vector<Ranking> rankings;
@@ -90,7 +90,7 @@ RetrievalScores measure_retrieval(Context& context, const Model& model, const Ba
   std::vector<std::string_view> texts;
   for (const size_t q : questions) texts.push_back(set.questions[q].text);
   const auto start = std::chrono::steady_clock::now();
-  QuestionRouter(model, snapshot, options).route(context, texts, [&](size_t i, const BankMemory& memory) {
+  QuestionRouter(model, snapshot, options).route(context, texts, [&](size_t i, const RoutedMemory& memory) {
     collector.take(set.questions[questions[i]], memory);
     if (progress) progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(texts.size()));
   });

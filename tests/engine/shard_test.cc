@@ -157,7 +157,7 @@ TEST_F(Shard, AnswersAreThoseOfOneProcess) {
     const Routing routed = Generator(*model_, *bank_).route(context_, question, 40);
     for (const int n : kSizes) {
       SCOPED_TRACE(std::to_string(n) + " ranks, seed " + std::to_string(kSeed));
-      testing::with_ranks(n, bank_path(), [&](ShardDriver* ranks) {
+      testing::with_ranks(n, [&](ShardDriver* ranks) {
         Generator generator(*model_, *bank_, {}, ranks);
         expect_same(expected, generator.ask(context_, question, ask_options()));
         expect_same(routed.documents, generator.route(context_, question, 40).documents);
@@ -174,7 +174,7 @@ TEST_F(Shard, FiltersTimesAndEditsToo) {
   former.scope.as_of = then;
   for (const int n : kSizes) {
     SCOPED_TRACE(std::to_string(n) + " ranks");
-    testing::with_ranks(n, bank_path(), [&](ShardDriver* ranks) {
+    testing::with_ranks(n, [&](ShardDriver* ranks) {
       Generator here(*model_, *bank_), there(*model_, *bank_, {}, ranks);
       for (int edit = 0; edit < 3; ++edit) {
         for (const AskOptions& options : {ask_options(), filtered, former}) {
@@ -195,7 +195,7 @@ TEST_F(Shard, FewDocumentsAndNone) {
     const Answer expected = Generator(*model_, *bank_).ask(context_, kQuestions[0], ask_options());
     for (const int n : kSizes) {
       SCOPED_TRACE(std::to_string(documents) + " documents, " + std::to_string(n) + " ranks");
-      testing::with_ranks(n, bank_path(), [&](ShardDriver* ranks) {
+      testing::with_ranks(n, [&](ShardDriver* ranks) {
         expect_same(expected, Generator(*model_, *bank_, {}, ranks).ask(context_, kQuestions[0], ask_options()));
       });
     }
@@ -210,7 +210,7 @@ TEST_F(Shard, SelectionsAndContentAreThoseOfOneProcess) {
   for (const int n : kSizes) {
     for (const int top_k : {0, 1, 3, 30, 500}) {
       SCOPED_TRACE(std::to_string(n) + " ranks, top " + std::to_string(top_k));
-      testing::with_ranks(n, bank_path(), [&](ShardDriver* ranks) {
+      testing::with_ranks(n, [&](ShardDriver* ranks) {
         DeviceBank device;
         BankMemory one(config, snapshot, top_k);
         ShardedMemory several(context_, config, snapshot, {top_k, {}}, device, *ranks);
@@ -245,6 +245,7 @@ TEST_F(Shard, SelectionsAndContentAreThoseOfOneProcess) {
           }
           const auto best = one.routed(9), others = several.routed(9);
           ASSERT_EQ(best.size(), others.size());
+          EXPECT_EQ(one.late_scores(best), several.late_scores(others));
           for (size_t d = 0; d < best.size(); ++d) {
             EXPECT_EQ(best[d].id, others[d].id);
             EXPECT_EQ(one.layer_scores(best[d]), several.layer_scores(others[d]));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs the program mpi_communicator_test under mpirun: the promises, and what is left when a rank breaks.
+"""Runs mpi_communicator_test or mpi_exchange_test under mpirun: the promises, and what is left when a rank breaks.
 
-Usage: mpi_communicator_test.py MPIRUN PROGRAM
+Usage: mpi_test.py MPIRUN PROGRAM
 """
 import os
 import subprocess
@@ -10,7 +10,7 @@ import time
 
 LIMIT_S = 60
 # mode, ranks, exit 0?, what stderr must say; a broken group must end long before the timeout of its ranks (60 s)
-CASES = [
+CASES = {"mpi_communicator_test": [
     ("promises", 1, True, ""),
     ("promises", 2, True, ""),
     ("promises", 3, True, ""),
@@ -21,7 +21,14 @@ CASES = [
     ("leave", 3, False, "in barrier: rank 1 has left the group"),
     ("kill", 3, False, "signal 6"),
     ("hang", 3, False, "in barrier: the other ranks did not come within 500 ms"),
-]
+], "mpi_exchange_test": [
+    ("promises", 2, True, ""),
+    ("promises", 3, True, ""),
+    ("promises", 5, True, ""),
+    ("hang", 3, True, "rank 1: it did not answer in time"),
+    ("hang-in-message", 3, True, "rank 1: it did not answer in time"),
+    ("kill", 3, False, "signal 6"),
+]}
 
 
 def run(command, **variables):
@@ -55,7 +62,7 @@ def main():
         if not good:
             print(output)
 
-    for mode, ranks, succeeds, text in CASES:
+    for mode, ranks, succeeds, text in CASES[os.path.basename(program)]:
         judge(f"{mode} on {ranks}", run([mpirun, "-n", str(ranks), program, mode]), succeeds, text)
     judge("foreign launcher", run([program], PMI_SIZE="2"), False, "announced 2 ranks, MPI found 1")
     sys.exit(1 if failures else 0)

@@ -1,0 +1,62 @@
+// A program for mpirun: mpi_exchange_test MODE, run and judged by mpi_test.py.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "comm/exchange.h"
+#include "core/error.h"
+#include "exchange_checks.h"
+
+namespace msa {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Rank 0 asks all for a message; rank 1 never sends one, or stops in the middle of its life; the others still do.
+int lose_rank_1(Exchange& exchange, const std::string& mode) {
+  Message message;
+  if (exchange.rank() != 0) {
+    if (exchange.receive(0, exchange_checks::soon(), message) != "") return 1;
+    if (exchange.rank() == 1 && mode == "kill") std::abort();
+    if (exchange.rank() == 1) std::this_thread::sleep_for(3s);
+    exchange.send({0}, message);
+    exchange.give_up(0);  // rank 0 does not wait for rank 1, so nobody can for all
+    std::fflush(nullptr);
+    std::_Exit(0);
+  }
+  // Large enough that it goes only when the receiver takes it.
+  const size_t bytes = mode == "hang-in-message" ? size_t{8} << 20 : 8;
+  message.body = message.memory.tensor(DType::kI8, {static_cast<int64_t>(bytes)});
+  std::fill_n(message.body.as<char>(), bytes, 'x');
+  exchange.send({1, 2}, message);
+  const std::string problem = exchange.receive(1, Exchange::Clock::now() + 500ms, message);
+  std::fprintf(stderr, "rank 1: %s\n", problem.c_str());
+  exchange.give_up(1);
+  const std::string other = exchange.receive(2, exchange_checks::soon(), message);
+  std::fflush(nullptr);
+  std::_Exit(!problem.empty() && other.empty() ? 0 : 1);
+}
+
+int run_mode(const std::string& mode) {
+  const auto exchange = exchange_from_environment();
+  if (mode != "promises") return lose_rank_1(*exchange, mode);
+  exchange_checks::keeps_promises(*exchange, 1);
+  return testing::Test::HasFailure() ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace msa
+
+int main(int n_arguments, char** arguments) {
+  testing::InitGoogleTest(&n_arguments, arguments);
+  try {
+    return msa::run_mode(n_arguments > 1 ? arguments[1] : "promises");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}
