@@ -19,20 +19,17 @@ void add_rank_options(CLI::App& app, Common& common) {
       ->capture_default_str();
 }
 
-Ranks::Ranks(const Common& common) : common_(common), exchange_(exchange_from_environment()) {}
+Ranks::Ranks(const Common& common) : common_(common), exchange_(exchange_from_environment()) {
+  if (exchange_ == nullptr || exchange_->rank() != 0) return;
+  const ShardOptions options{std::chrono::seconds(common.rank_timeout), common.degraded};
+  driver_ = std::make_unique<ShardDriver>(*exchange_, options);
+}
 
 Ranks::~Ranks() = default;
 
 bool Ranks::is_driver() const { return exchange_ == nullptr || exchange_->rank() == 0; }
 
-ShardDriver* Ranks::driver() {
-  if (exchange_ == nullptr) return nullptr;
-  if (driver_ == nullptr) {
-    const ShardOptions options{std::chrono::seconds(common_.rank_timeout), common_.degraded};
-    driver_ = std::make_unique<ShardDriver>(*exchange_, options);
-  }
-  return driver_.get();
-}
+ShardDriver* Ranks::driver() { return driver_.get(); }
 
 int Ranks::serve(bool encodes) {
   Context context = make_context(common_);

@@ -26,6 +26,8 @@ constexpr size_t kEnvelopeBytes = 4096 - 64;
 constexpr size_t kPieceBytes = size_t{64} << 20;  // of the rest: keeps MPI's counts in int
 /// How long send() stays with a message that the receiver has to take, and receive() looks without a pause.
 constexpr auto kEagerWait = std::chrono::milliseconds(5);
+/// For ranks that are at work on a last request while the others leave.
+constexpr auto kLastWait = std::chrono::minutes(1);
 constexpr auto kNap = std::chrono::microseconds(50);
 
 struct Sizes {
@@ -57,6 +59,8 @@ class MpiExchange final : public Exchange {
   void give_up(int rank) override { given_up_.insert(rank); }
 
  private:
+  /// Waits for all ranks to be here, but not for ever.
+  bool all_are_done();
   /// Forgets what has arrived. False while something is on its way.
   bool all_arrived();
   std::string receive_piece(int from, Clock::time_point deadline, std::byte* to, size_t bytes,
@@ -80,17 +84,27 @@ std::string problem_of(int status) {
 }
 
 MpiExchange::~MpiExchange() {
-  if (given_up_.empty()) {
-    while (!all_arrived()) std::this_thread::sleep_for(kNap);
+  // MPI_Finalize waits for all ranks, for a lost one without end. With an Error on its way this process ends as failed,
+  // and the launcher ends the others; where a rank is lost, all are ended from here, and the run has succeeded.
+  if (std::uncaught_exceptions() > exceptions_at_birth_) return;
+  if (given_up_.empty() && all_are_done()) {
     MPI_Finalize();
     return;
   }
-  // MPI_Finalize waits for all ranks, for a lost one without end. With an Error on its way this process ends as failed,
-  // and the launcher ends the others; otherwise they are ended from here, and the run has succeeded.
-  if (std::uncaught_exceptions() > exceptions_at_birth_) return;
   std::cout.flush();
   std::fflush(nullptr);
   MPI_Abort(MPI_COMM_WORLD, 0);
+}
+
+bool MpiExchange::all_are_done() {
+  MPI_Request request = MPI_REQUEST_NULL;
+  if (MPI_Ibarrier(MPI_COMM_WORLD, &request) != MPI_SUCCESS) return false;
+  for (const auto until = Clock::now() + kLastWait; Clock::now() < until; std::this_thread::sleep_for(kNap)) {
+    int done = 0;
+    if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+    if (all_arrived() && done != 0) return true;
+  }
+  return false;
 }
 
 bool MpiExchange::all_arrived() {

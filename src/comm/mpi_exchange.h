@@ -5,7 +5,7 @@
 namespace msa {
 
 /// Starts MPI; destroying the exchange ends it. Where a rank was given up, that ends all processes of the run, this one
-/// included, with exit code 0; with an exception in flight it does nothing then.
+/// included, with exit code 0. With an exception in flight it does nothing: the process is to end as failed.
 std::unique_ptr<Exchange> mpi_exchange(int expected_size);
 
 }  // namespace msa
