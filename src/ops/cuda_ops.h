@@ -21,7 +21,7 @@ void silu_mul_cuda(Context& context, const Tensor& gate, const Tensor& up, const
 void chunk_mean_cuda(Context& context, const Tensor& x, const Tensor& chunks, const Tensor& out);
 void l2_normalize_heads_cuda(Context& context, const Tensor& x);
 void max_inner_product_cuda(Context& context, const Tensor& queries, const Tensor& keys, const Tensor& out);
-void fill_uniform_cuda(Context& context, const Tensor& t, float limit, uint32_t seed);
+void fill_uniform_cuda(Context& context, const Tensor& t, float limit, uint32_t seed, int64_t first);
 /// from F32|BF16 → to F32|BF16, both [T, n].
 void convert_cuda(Context& context, const Tensor& from, const Tensor& to);
 /// weight F32|BF16 [out, in] dense, x F32|BF16 [T, in], y F32|BF16 [T, out]; T >= 1.

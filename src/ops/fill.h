@@ -5,7 +5,7 @@
 
 namespace msa {
 
-/// Element i is drawn from (-limit, limit) by a hash of i and the seed. t F32|BF16, dense.
-void fill_uniform(Context& context, const Tensor& t, float limit, uint32_t seed);
+/// Element i is drawn from (-limit, limit) by a hash of first + i and the seed. t F32|BF16, dense.
+void fill_uniform(Context& context, const Tensor& t, float limit, uint32_t seed, int64_t first = 0);
 
 }  // namespace msa

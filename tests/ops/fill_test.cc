@@ -27,6 +27,11 @@ TEST_P(Fill, IsUniformAndTheSameOnEveryDevice) {
       fill_uniform(context, OnDevice(context).out(y), 2.0f, 7);
       expect_same_bits(y, expected);
     });
+    for_each_setting(device(), [&](Context& context) {
+      const Tensor y = draw.nan(type, {4000});
+      fill_uniform(context, OnDevice(context).out(y), 2.0f, 7, 6000);
+      expect_same_bits(y, expected.slice_rows(6000, 10000));
+    });
   }
 }
 
