@@ -218,7 +218,7 @@ int run(const Common& common, const Options& o) {
                 "--max-tokens", "choose a smaller number");
   }
   const auto bank = open_bank(common, model, BankMode::kWrite);
-  Adder adder(context, model, *bank, o, ranks.driver());
+  Adder adder(context, model, *bank, o, ranks.driver(context));
   std::vector<SourceProblem> problems;
   SourceOptions source_options;
   source_options.external_id = o.id;

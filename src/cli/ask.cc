@@ -79,7 +79,8 @@ int run(const Common& common, Options o) {
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);
   if (bank->size() == 0) std::cerr << "msa: the bank is empty; the answer comes without documents\n";
-  const Answer answer = Generator(model, *bank, device_options(common), ranks.driver()).ask(context, o.question, o.ask);
+  const Answer answer =
+      Generator(model, *bank, device_options(common), ranks.driver(context)).ask(context, o.question, o.ask);
   if (common.json) {
     Json out = to_json(answer, model.config().memory.routing_layers);
     out["ms"]["load"] = load_ms;

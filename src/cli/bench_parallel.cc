@@ -30,8 +30,8 @@ double ping_ms(ShardDriver& ranks, int repeats, int64_t out_bytes, int64_t in_by
   Message message = ranks.request(ShardCommand::kPing);
   HeadWriter(message.head).put(in_bytes);
   if (out_bytes > 0) {
-    message.body = memory.tensor(DType::kI8, {out_bytes});
-    std::fill_n(message.body.as<char>(), out_bytes, 0);
+    message.body = memory.tensor(DType::kI8, {out_bytes}, ranks.body_device());
+    if (!on_cuda(message.body)) std::fill_n(message.body.as<char>(), out_bytes, 0);
   }
   const std::vector<int> others = ranks.others();
   const auto ping = [&] {
@@ -190,8 +190,8 @@ int bench_parallel(const Common& common, const BenchOptions& o) {
   }
   if (!ranks.is_driver()) return ranks.serve(encodes);
   Context context = make_context(common);
-  Json result = measure_hop(context, o, *ranks.driver());
-  if (encodes) result["encode"] = measure_encoding(context, load_model(context, common), o, *ranks.driver());
+  Json result = measure_hop(context, o, *ranks.driver(context));
+  if (encodes) result["encode"] = measure_encoding(context, load_model(context, common), o, *ranks.driver(context));
   report(common, context, "parallel", result);
   return 0;
 }

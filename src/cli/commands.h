@@ -30,11 +30,12 @@ struct Common {
   std::string routing_keys = "auto";  // --routing-keys
   int64_t gpu_memory = 0;             // --gpu-memory: bytes
   std::string log_level = "info";
-  int threads = 0;             // --threads; 0: all
-  bool for_all_ranks = false;  // the subcommand takes part in a run over several
-  bool degraded = false;       // --degraded
-  int rank_timeout = 120;      // --rank-timeout: seconds
-  bool json = false;           // --json
+  int threads = 0;                // --threads; 0: all
+  bool for_all_ranks = false;     // the subcommand takes part in a run over several
+  bool degraded = false;          // --degraded
+  int rank_timeout = 120;         // --rank-timeout: seconds
+  std::string exchange = "auto";  // --exchange
+  bool json = false;              // --json
 };
 
 /// The ranks of this run, as mpirun started them; rank 0 alone prints.
@@ -47,14 +48,18 @@ class Ranks {
 
   bool is_one() const { return exchange_ == nullptr; }
   bool is_driver() const;
-  /// Of rank 0: null in a run of one process.
-  ShardDriver* driver();
+  /// Of rank 0: null in a run of one process. The context is the one that questions run on.
+  ShardDriver* driver(Context& context);
+  /// As the ranks exchange for this context; null in a run of one process. All ranks must call it, or driver() on rank
+  /// 0 and serve() on the others.
+  Exchange* exchange(Context& context);
   /// What the other ranks do, until rank 0 has ended; the exit code. `encodes`: with the model.
   int serve(bool encodes = false);
 
  private:
   const Common& common_;
   std::unique_ptr<Exchange> exchange_;
+  bool has_met_ = false;  // the ranks have agreed how to exchange
   std::unique_ptr<ShardDriver> driver_;
 };
 

@@ -104,7 +104,8 @@ Json ask_all(Context& context, eval::QaEvaluation& evaluation, const BeirSet& se
 int run(const Common& common, Options o) {
   Ranks ranks(common);
   if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
-  o.qa.ranks = ranks.driver();
+  Context context = make_context(common);
+  o.qa.ranks = ranks.driver(context);
   o.qa.read = read_count(o.read);
   o.qa.device = device_options(common);
   const std::vector<eval::QaMode> modes = modes_of(o);
@@ -119,7 +120,6 @@ int run(const Common& common, Options o) {
   if (!o.judge.url.empty()) report["judge"] = {{"url", o.judge.url}, {"model", o.judge.model}};
   if (!o.eval.run_in.empty()) report["run"] = {{"file", o.eval.run_in}, {"read", o.read}};
 
-  Context context = make_context(common);
   const Model model = load_model(context, common);
   report.update(to_json(model));
   std::unique_ptr<Bank> bank;

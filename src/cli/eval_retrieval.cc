@@ -33,8 +33,9 @@ Json score_run(const Options& o, const BeirSet& set, std::span<const size_t> que
 }
 
 Json score_routing(const Common& common, const Options& o, const BeirSet& set, std::span<const size_t> questions,
-                   ShardDriver* ranks) {
+                   Ranks& run) {
   Context context = make_context(common);
+  ShardDriver* const ranks = run.driver(context);
   const Model model = load_model(context, common);
   const auto bank = open_eval_bank(common, model, ranks);
   const eval::BankReport bank_report = encode_corpus(context, model, *bank, set, ranks);
@@ -60,15 +61,14 @@ Json score_routing(const Common& common, const Options& o, const BeirSet& set, s
 
 int run(const Common& common, const Options& o) {
   Ranks ranks(common);
-  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
+  if (!ranks.is_driver()) return o.eval.run_in.empty() ? ranks.serve(/*encodes=*/true) : 0;
   const BeirSet set = load_beir(o.eval.data);
   const std::vector<size_t> questions = eval::choose_questions(set, o.eval.limit, o.eval.bootstrap.seed);
   Json report = report_header("retrieval", o.eval);
   report["questions"] = questions.size();
   report["questions_in_set"] = set.questions.size();
   report["documents"] = set.documents.size();
-  report.update(o.eval.run_in.empty() ? score_routing(common, o, set, questions, ranks.driver())
-                                      : score_run(o, set, questions));
+  report.update(o.eval.run_in.empty() ? score_routing(common, o, set, questions, ranks) : score_run(o, set, questions));
   if (common.json) {
     print_json(report);
   } else {

@@ -24,8 +24,8 @@ int run(const Common& common, const Options& o) {
   const auto bank = open_bank(common, model, BankMode::kRead);
   const double load_ms = ms_since(start);
   const auto query_start = std::chrono::steady_clock::now();
-  const Routing routing =
-      Generator(model, *bank, device_options(common), ranks.driver()).route(context, o.question, o.count, o.scope);
+  const Routing routing = Generator(model, *bank, device_options(common), ranks.driver(context))
+                              .route(context, o.question, o.count, o.scope);
   const std::vector<RoutedDocument>& documents = routing.documents;
   const double query_ms = ms_since(query_start);
   const std::vector<int>& layers = model.config().memory.routing_layers;
