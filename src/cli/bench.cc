@@ -171,6 +171,7 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
   add_device_bank_options(*ttft, common);
+  add_rank_options(*ttft, common);
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
   decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
       ->check(CLI::Range(1, 4096))

@@ -1,158 +1,162 @@
-// msa bench ttft: from a question to the first token of the answer over a made-up bank of a given size.
+// msa bench ttft: from a question to the first token of the answer over a made-up bank of a given size, on one GPU or,
+// under mpirun, with a part of the bank on every rank's.
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstring>
-#include <random>
+#include <bit>
 
 #include "cli/bench.h"
+#include "cli/made_up_bank.h"
 #include "core/copy.h"
-#include "core/staging.h"
-#include "engine/device_routing.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
+#include "model/shapes.h"
 #include "ops/fill.h"
 #include "ops/limits.h"
 
 namespace msa::cli {
 namespace {
 
-constexpr int64_t kMostContentBytes = int64_t{4} << 30;  // in host memory; documents of a larger bank share it
+constexpr int kIdTokens = 8;  // "[4]<|object_ref_end|>" and the like: what a hop writes for one document
 
-/// Random keys on the GPU and random content in host memory, documents of one length; routed as BankMemory does.
-class RandomBank : public Memory {
+MadeUpBank bank_of(const BenchOptions& o, const ModelConfig& c) {
+  MadeUpBank bank;
+  bank.chunks = (o.document_tokens + c.memory.chunk_tokens - 1) / c.memory.chunk_tokens;
+  bank.documents = std::max<int64_t>(1, o.bank_tokens / o.document_tokens);
+  bank.top_k = std::min(c.memory.top_k_documents, kMostBestScores);
+  return bank;
+}
+
+/// The same for the same documents of all layers, whatever the ranks.
+std::string digest(const std::vector<std::vector<ShardCandidate>>& layers) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const auto& layer : layers) {
+    for (const ShardCandidate& c : layer) {
+      const uint64_t both = static_cast<uint64_t>(c.slot) << 32 | std::bit_cast<uint32_t>(c.score);
+      hash = (hash ^ both) * 0x100000001b3u;
+      hash ^= hash >> 29;
+    }
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+/// Routing alone: every layer's choice is waited for, as the layer that attends to it does.
+struct RouteTiming {
+  Timing ms;
+  std::string digest;  // of documents and scores
+};
+
+RouteTiming time_route(Context& context, const ModelConfig& c, MadeUpMemory& memory, int query_tokens, int repeats) {
+  Buffer buffer;
+  const Tensor q = buffer.tensor(DType::kF32, {query_tokens, c.q_size()}, context.device);
+  fill_uniform(context, q, 1.0f, 77);
+  std::vector<std::vector<ShardCandidate>> chosen;
+  const Timing ms = time_runs(repeats, [&] {
+    chosen.clear();
+    for (const int layer : c.memory.routing_layers) {
+      memory.route(context, layer, q);
+      chosen.push_back(memory.choose(layer));
+    }
+  });
+  return {ms, digest(chosen)};
+}
+
+/// Rank 0's measurement; `driver` is null in a run of one process.
+class TtftBench {
  public:
-  RandomBank(Context& context, const ModelConfig& config, int64_t documents, int chunks, int top_k,
-             const DeviceOptions& options)
-      : config_(config), documents_(documents), chunks_(chunks), layers_(routing_layers().size()) {
-    BankShape shape;
-    shape.routing_layers = routing_layers();
-    shape.kv_heads = config.n_kv_heads;
-    shape.head_dim = config.head_dim;
-    if (!DeviceKeys::fits(shape))
-      throw Error("keys of this width are not scanned on a GPU", "--shape", "use 4b or 135m");
-    DeviceKeys::Layout layout;
-    layout.n_slots = documents;
-    layout.slot_of_chunk.resize(static_cast<size_t>(documents * chunks));
-    for (size_t i = 0; i < layout.slot_of_chunk.size(); ++i)
-      layout.slot_of_chunk[i] = static_cast<int32_t>(i / static_cast<size_t>(chunks));
-    const auto fill = [&](int layer, const Tensor& keys) {
-      fill_uniform(context, keys, 1.0f, static_cast<uint32_t>(layer + 1));
-    };
-    keys_ = std::make_shared<DeviceKeys>(context, shape, layout, fill, options);
-    const auto n_layers = static_cast<int>(layers_.size());
-    routing_ = std::make_unique<DeviceRouting>(
-        keys_, DeviceRouting::Query{Similarity::kCosine, config.n_heads, n_layers, top_k, {}});
-    const int64_t document_bytes = 4 * int64_t{chunks} * config.kv_size();
-    kept_ = std::clamp<int64_t>(kMostContentBytes / document_bytes, 1, documents);
-    const Tensor content = content_.tensor(DType::kBF16, {kept_ * chunks, 2, config.kv_size()});
-    Context host;
-    fill_uniform(host, content, 1.0f, 9);
-    content_rows_ = content;
+  TtftBench(Context& context, const Common& common, const BenchOptions& o, ShardDriver* driver)
+      : context_(context),
+        common_(common),
+        o_(o),
+        model_(context, common, o.shape),
+        bank_(bank_of(o, model_.config())),
+        driver_(driver) {
+    const int ranks = driver == nullptr ? 1 : driver->size();
+    part_ = std::make_unique<MadeUpPart>(context, model_.config(), bank_, bank_.part(0, ranks), device_options(common));
+    memory_ = std::make_unique<MadeUpMemory>(model_.config(), bank_, *part_, driver_);
   }
 
-  /// Read in every scan: what candidates cost comes on top.
-  int64_t key_bytes() const {
-    const KeyPlacement& p = keys_->placement();
-    const int64_t bits = keys_->has_bounds() ? p.bits : 16, extra = keys_->has_bounds() ? 16 : 0;
-    return documents_ * chunks_ * (config_.kv_size() * bits / 8 + extra) * static_cast<int64_t>(layers_.size());
-  }
-  const DeviceKeys& keys() const { return *keys_; }
-  DeviceRouting& routing() { return *routing_; }
-
-  void route(Context& context, int layer, const Tensor& q) override {
-    context_ = &context;
-    routing_->route(context, static_cast<int>(index_of(layer)), q);
-  }
-
-  std::span<const KeyValueSpan> gather(int layer) override {
-    Layer& l = layers_[index_of(layer)];
-    if (context_ != nullptr) fetch(l);
-    context_ = nullptr;
-    return l.spans;
+  void run() {
+    const ModelConfig& c = model_.config();
+    const RouteTiming route = time_route(context_, c, *memory_, o_.query_tokens, o_.repeats);
+    const std::vector<int32_t> prompt = random_tokens(o_.prompt_tokens, c.vocab, 1);
+    std::vector<uint8_t> routed(prompt.size(), 0);
+    std::fill_n(routed.begin(), std::min(o_.query_tokens, o_.prompt_tokens), uint8_t{1});
+    const int first_position = model_.head().length() + bank_.top_k;
+    Session session(context_, model_.transformer(), model_.head(), memory_.get(), first_position);
+    int32_t token = 0;
+    const Timing first = time_runs(o_.repeats, [&] {
+      session.restart();
+      token = argmax(session.feed(context_, prompt, routed));
+    });
+    const DeviceRouting::Statistics statistics = part_->routing().statistics();
+    const int32_t first_token = token;
+    const Timing decode = time_runs(o_.repeats, [&] {
+      for (int i = 0; i < kIdTokens; ++i) token = session.feed_greedily(context_, token);
+    });
+    const double keys = static_cast<double>(part_->key_bytes());
+    const double weights = static_cast<double>(model_.transformer().decode_bytes());
+    const double limit = bench::read_limit(context_);
+    const auto limit_ms = [&](double bytes) { return round2(bytes / limit / 1e6); };
+    report(common_, context_, "ttft",
+           {{"ranks", driver_ == nullptr ? 1 : driver_->size()},
+            {"exchange", driver_ == nullptr                ? "none"
+                         : on_cuda(driver_->body_device()) ? "nccl"
+                                                           : "host"},
+            {"keys", describe(part_->keys().placement(), part_->keys().sizes())},
+            {"chunks_scored_again", statistics.candidates},
+            {"layers_fallen_back", statistics.fell_back},
+            {"bank_tokens", bank_.documents * o_.document_tokens},
+            {"documents", bank_.documents},
+            {"chunks_a_document", bank_.chunks},
+            {"prompt_tokens", o_.prompt_tokens},
+            {"routed_tokens", std::min(o_.query_tokens, o_.prompt_tokens)},
+            {"top_k", bank_.top_k},
+            {"repeats", o_.repeats},
+            {"first_token", first_token},
+            {"selection", route.digest},
+            {"route_ms", round2(route.ms.median_ms)},
+            {"best_route_ms", round2(route.ms.best_ms)},
+            {"route_limit_ms", limit_ms(keys)},
+            {"best_ms", round2(first.best_ms)},
+            {"median_ms", round2(first.median_ms)},
+            {"read_limit_ms", limit_ms(keys + weights)},
+            {"hop_ms", round2(first.median_ms + decode.median_ms)},
+            {"decode_ms_per_token", round2(decode.median_ms / kIdTokens)},
+            {"decode_limit_ms", limit_ms(weights)},
+            {"keys_gb_a_rank", round1(keys / 1e9)},
+            {"weights_gb", round1(weights / 1e9)},
+            {"limit_gb_per_second", round1(limit)},
+            {"share_of_limit", round2(limit_ms(keys + weights) / first.best_ms)}});
   }
 
  private:
-  struct Layer {
-    std::vector<KeyValueSpan> spans;
-    Buffer memory;
-  };
-
-  void fetch(Layer& l) {
-    const std::vector<BestScore> best = routing_->chosen();
-    const auto found = static_cast<int64_t>(best.size());
-    const Tensor all = staging_.tensor(*context_, DType::kBF16, {found * chunks_, 2, config_.kv_size()});
-    for (int64_t i = 0; i < found; ++i) {
-      const int64_t document = best[static_cast<size_t>(i)].index % kept_;
-      const Tensor part = content_rows_.slice_rows(document * chunks_, (document + 1) * chunks_);
-      std::memcpy(all.row<char>(i * chunks_), part.data, static_cast<size_t>(part.bytes()));
-    }
-    const Tensor content = to_device(*context_, all, l.memory);
-    l.spans = {{half_of(content, 0), half_of(content, 1)}};
-  }
-
-  const std::vector<int>& routing_layers() const { return config_.memory.routing_layers; }
-  size_t index_of(int layer) const {
-    return static_cast<size_t>(std::lower_bound(routing_layers().begin(), routing_layers().end(), layer) -
-                               routing_layers().begin());
-  }
-  Tensor half_of(const Tensor& content, int64_t which) const {
-    Tensor t(content.as<bf16>() + which * config_.kv_size(), DType::kBF16,
-             {content.rows(), config_.n_kv_heads, config_.head_dim}, content.device);
-    t.row_bytes = content.row_bytes;
-    return t;
-  }
-
-  const ModelConfig& config_;
-  int64_t documents_;
-  int chunks_;
-  int64_t kept_ = 0;  // documents whose content is there
-  std::vector<Layer> layers_;
-  std::shared_ptr<const DeviceKeys> keys_;
-  std::unique_ptr<DeviceRouting> routing_;
-  Context* context_ = nullptr;  // of a choice on its way
-  Buffer content_;
-  Tensor content_rows_;  // BF16 [kept · chunks, 2, G·d]
-  Staging staging_;
+  Context& context_;
+  const Common& common_;
+  const BenchOptions& o_;
+  const BenchModel model_;
+  const MadeUpBank bank_;
+  std::unique_ptr<MadeUpPart> part_;
+  ShardDriver* const driver_;
+  std::unique_ptr<MadeUpMemory> memory_;
 };
 
 }  // namespace
 
 int bench_ttft(const Common& common, const BenchOptions& o) {
+  Ranks ranks(common);
   Context context = make_context(common);
   if (!on_cuda(context.device)) throw Error("the keys of this benchmark lie on a GPU", "--device", "use --device cuda");
-  const BenchModel model(context, common, o.shape);
-  const ModelConfig& c = model.config();
-  const int chunks = (o.document_tokens + c.memory.chunk_tokens - 1) / c.memory.chunk_tokens;
-  const int64_t documents = std::max<int64_t>(1, o.bank_tokens / o.document_tokens);
-  const int top_k = std::min(c.memory.top_k_documents, kMostBestScores);
-  RandomBank bank(context, c, documents, chunks, top_k, device_options(common));
-  const std::vector<int32_t> prompt = random_tokens(o.prompt_tokens, c.vocab, 1);
-  std::vector<uint8_t> routed(prompt.size(), 0);
-  std::fill_n(routed.begin(), std::min(o.query_tokens, o.prompt_tokens), uint8_t{1});
-  Session session(context, model.transformer(), model.head(), &bank, model.head().length() + top_k);
-  int32_t token = 0;
-  const Timing t = time_runs(o.repeats, [&] {
-    session.restart();
-    token = argmax(session.feed(context, prompt, routed));
-  });
-  const double bytes = static_cast<double>(bank.key_bytes() + model.transformer().decode_bytes());
-  const double limit = bench::read_limit(context);
-  const DeviceRouting::Statistics statistics = bank.routing().statistics();
-  report(common, context, "ttft",
-         {{"keys", describe(bank.keys().placement(), bank.keys().sizes())},
-          {"chunks_scored_again", statistics.candidates},
-          {"layers_fallen_back", statistics.fell_back},
-          {"bank_tokens", documents * o.document_tokens},
-          {"documents", documents},
-          {"chunks_a_document", chunks},
-          {"prompt_tokens", o.prompt_tokens},
-          {"routed_tokens", std::min(o.query_tokens, o.prompt_tokens)},
-          {"top_k", top_k},
-          {"first_token", token},
-          {"best_ms", round2(t.best_ms)},
-          {"median_ms", round2(t.median_ms)},
-          {"keys_and_weights_gb", round1(bytes / 1e9)},
-          {"read_limit_ms", round2(bytes / limit / 1e6)},
-          {"share_of_limit", round2(bytes / limit / 1e6 / t.best_ms)}});
+  if (ranks.is_driver()) {
+    TtftBench(context, common, o, ranks.driver(context)).run();
+    return 0;
+  }
+  Exchange& exchange = *ranks.exchange(context);
+  const ModelConfig config = o.shape.empty() ? load_model(context, common).config() : named_shape(o.shape);
+  const MadeUpBank bank = bank_of(o, config);
+  const SlotRange range = bank.part(exchange.rank(), exchange.size());
+  MadeUpPart part(context, config, bank, range, device_options(common));
+  serve_made_up_part(context, part, exchange);
   return 0;
 }
 
