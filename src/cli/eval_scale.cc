@@ -49,13 +49,17 @@ eval::ScaleState begin_or_go_on(const std::string& path, const Json& header) {
 }
 
 int run(const Common& common, Options o) {
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
   o.scale.sizes = eval::parse_sizes(o.sizes, "--sizes");
   o.scale.bootstrap = o.eval.bootstrap;
   o.scale.questions = o.eval.limit;
   const BeirSet set = load_beir(o.eval.data);
   Context context = make_context(common);
+  o.scale.ranks = ranks.driver(context);
+  o.scale.device = device_options(common);
   const Model model = load_model(context, common);
-  const auto bank = open_eval_bank(common, model);
+  const auto bank = open_eval_bank(common, model, o.scale.ranks);
   eval::ScaleRun scale(context, model, *bank, set, o.scale);
   eval::ScaleState state = begin_or_go_on(o.output, scale.header());
   Bars bars;
@@ -104,6 +108,8 @@ void register_eval_scale(CLI::App& eval, Common& common, Command& command) {
   scale->add_option("--output", o->output, "Keep each size's scores here; a run that was ended goes on (with --bank)");
   add_model_options(*scale, common);
   add_bank_option(*scale, common);
+  add_device_bank_options(*scale, common);
+  add_rank_options(*scale, common);
   add_json_option(*scale, common);
   scale->callback([&common, &command, o] { command = [&common, o] { return run(common, *o); }; });
 }

@@ -100,7 +100,12 @@ void ScaleState::save(const std::string& path) const {
 }
 
 ScaleRun::ScaleRun(Context& context, const Model& model, Bank& bank, const BeirSet& set, const ScaleOptions& options)
-    : context_(context), model_(model), bank_(bank), set_(set), options_(options), builder_(context, model, bank) {
+    : context_(context),
+      model_(model),
+      bank_(bank),
+      set_(set),
+      options_(options),
+      builder_(context, model, bank, options.ranks) {
   MSA_CHECK(!options.sizes.empty());
   choose_questions();
   stream_ = std::make_unique<FillStream>(set, gold_, options.corpora, options.bootstrap.seed);
@@ -155,7 +160,7 @@ void ScaleRun::grow(int64_t size, const ScaleProgress& progress) {
 }
 
 void ScaleRun::measure_time(ScalePoint& point) {
-  Generator generator(model_, bank_);
+  Generator generator(model_, bank_, options_.device, options_.ranks);
   std::vector<double> routing, whole;
   for (size_t i = 0; i < std::min(kTimedQuestions, questions_.size()); ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -172,6 +177,8 @@ void ScaleRun::measure_answers(ScalePoint& point, const ScaleProgress& progress)
   if (n == 0) return;
   QaOptions options;
   options.ask = options_.ask;
+  options.device = options_.device;
+  options.ranks = options_.ranks;
   QaEvaluation evaluation(model_, bank_, set_, options);
   for (size_t i = 0; i < n; ++i) {
     const QaAnswer answer = evaluation.answer(context_, QaMode::kSystem, set_.questions[questions_[i]]);
@@ -188,8 +195,11 @@ void ScaleRun::measure_answers(ScalePoint& point, const ScaleProgress& progress)
 ScalePoint ScaleRun::measure(int64_t size, const ScaleProgress& progress) {
   ScalePoint point;
   point.size = size;
+  RoutingOptions options;
+  options.device = options_.device;
+  options.ranks = options_.ranks;
   const RetrievalScores scores =
-      measure_retrieval(context_, model_, bank_, set_, questions_, {}, [&](int64_t done, int64_t total) {
+      measure_retrieval(context_, model_, bank_, set_, questions_, options, [&](int64_t done, int64_t total) {
         if (progress) progress("routing", done, total);
       });
   const std::vector<double> gathered = scores.gathered.column("recall@16");

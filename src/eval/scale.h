@@ -23,6 +23,8 @@ struct ScaleOptions {
   int64_t answered = 0;              // of these, how many are answered too
   Bootstrap bootstrap;
   AskOptions ask;
+  DeviceOptions device;
+  ShardDriver* ranks = nullptr;  // those that the bank is shared out among, or null
 };
 
 /// What was measured when the bank had one size.
