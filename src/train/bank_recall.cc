@@ -90,7 +90,7 @@ Tensor route(const Network& network, const NetworkTensors& w, const EncodedBank&
   samples.attends = torch::ones({static_cast<int64_t>(prompts.size()), 1}, torch::kBool).to(device);
   Network::QueryOptions options;
   options.top_k = c.memory.top_k_documents;
-  return torch::stack(network.query(w, bank.memory, documents, samples, options).scores).mean(0);
+  return mean_score(network.query(w, bank.memory, documents, samples, options).scores, w.layer_weights);
 }
 
 struct Sums {

@@ -225,6 +225,10 @@ QueryResult Network::query(const NetworkTensors& w, const std::vector<LayerMemor
   return result;
 }
 
+Tensor mean_score(const std::vector<Tensor>& scores, const Tensor& layer_weights) {
+  return (torch::stack(scores) * layer_weights.view({-1, 1, 1})).sum(0);
+}
+
 Tensor Network::logits(const NetworkTensors& w, const Tensor& hidden) const {
   return F::linear(rms_norm(hidden, w.final_norm, config_.rms_eps), w.lm_head);
 }

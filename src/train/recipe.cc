@@ -46,12 +46,13 @@ ModelRecipe model_of(const TomlFields& t, const std::string& root) {
 }
 
 OptimizerRecipe optimizer_of(const TomlFields& t) {
-  t.allow_only({"adapter_rate", "router_rate", "weights_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip",
-                "warmup_steps", "schedule", "final_share"});
+  t.allow_only({"adapter_rate", "router_rate", "weights_rate", "layer_weight_rate", "beta1", "beta2", "epsilon",
+                "weight_decay", "clip", "warmup_steps", "schedule", "final_share"});
   OptimizerRecipe r;
   r.adapter_rate = t.number("adapter_rate", r.adapter_rate, 0, 1);
   r.router_rate = t.number("router_rate", r.router_rate, 0, 1);
   r.weights_rate = t.number("weights_rate", r.weights_rate, 0, 1);
+  r.layer_weight_rate = t.number("layer_weight_rate", r.layer_weight_rate, 0, 1);
   r.beta1 = t.number("beta1", r.beta1, 0, 0.99999);
   r.beta2 = t.number("beta2", r.beta2, 0, 0.9999999);
   r.epsilon = t.number("epsilon", r.epsilon, 0, 1);
@@ -134,6 +135,7 @@ Recipe read_recipe(const std::string& path) {
   Recipe r;
   r.model = model_of(top.need_table("model"), root);
   r.optimizer = optimizer_of(optional("optimizer"));
+  r.model.parts.layer_weights = r.optimizer.layer_weight_rate > 0;
   r.loss = loss_of(optional("loss"));
   r.data = parse_data_recipe(top.need_table("data"), root);
   r.evaluation = evaluation_of(optional("evaluation"), root);

@@ -19,6 +19,7 @@ struct ModelRecipe {
 
 struct OptimizerRecipe {
   double adapter_rate = 1e-3, router_rate = 2e-3, weights_rate = 2e-5;
+  double layer_weight_rate = 0;  // of the layers' weights in the mean score; 0: they stay as they are
   double beta1 = 0.9, beta2 = 0.98, epsilon = 1e-8, weight_decay = 0.01;
   double clip = 1.0;  // largest norm of all gradients together
   int64_t warmup_steps = 50;

@@ -139,7 +139,7 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
   add_language_losses(network, w, input, out.hidden, options.cite_weight, r);
   r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
   r.loss = options.lm_weight * r.lm_loss + options.aux_weight * r.aux_loss;
-  const Tensor mean = torch::stack(out.scores).mean(0);
+  const Tensor mean = mean_score(out.scores, w.layer_weights);
   if (options.mean_weight > 0) {
     r.mean_loss = routing_loss({mean}, input.targets, options.routing_loss, options.mean_tau);
     r.loss = r.loss + options.aux_weight * options.mean_weight * r.mean_loss;

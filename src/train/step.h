@@ -30,7 +30,8 @@ struct StepInput {
 struct StepOptions {
   double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
   double cite_weight = 1;  // of each token that cites documents in the mean that L_LM is; other tokens weigh 1
-  double mean_weight = 0;  // of the same routing loss on the mean of the layers' scores, relative to aux_weight
+  double mean_weight =
+      0;  // of the same routing loss on the weighted mean of the layers' scores, relative to aux_weight
   double mean_tau = 0.05;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;

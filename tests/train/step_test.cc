@@ -7,6 +7,7 @@
 
 #include "../engine/tiny_model.h"
 #include "devices.h"
+#include "io/safetensors.h"
 #include "train/backbone.h"
 #include "train/conformance.h"
 #include "train/recompute.h"
@@ -278,6 +279,52 @@ TEST_F(Step, TheMeanScoreHasALossOfItsOwn) {
               r.lm_loss.item<double>() + 0.1 * r.aux_loss.item<double>() + 0.05 * r.mean_loss.item<double>(), 1e-5);
   // The loss is convex in the scores: of the mean it is at most the mean of the layers'.
   EXPECT_LE(r.mean_loss.item<double>(), r.aux_loss.item<double>() + 1e-6);
+}
+
+TEST_F(Step, LayerWeightsAreTrainedWrittenAndTakenUpAgain) {
+  parts_.layer_weights = true;
+  backbone_ = std::make_unique<Backbone>(folder_.path().string(), "", parts_, torch::kFloat, torch::kCPU, 1);
+  EXPECT_TRUE(torch::allclose(backbone_->effective().layer_weights, torch::full({2}, 0.5)));
+  const torch::Tensor logits = backbone_->parameters().get("router_layer_logits");
+  {
+    torch::NoGradGuard no_gradients;
+    logits.copy_(torch::tensor({1.0f, -0.5f}));
+  }
+  const Batch batch = random_batch(6, 3);
+  StepOptions options;
+  options.aux_weight = options.mean_weight = 1;
+  gradients(batch, options);
+  const Network network(backbone_->config(), torch::kFloat);
+  const NetworkTensors w = backbone_->effective();
+  const StepInput input = StepInput::from(batch, backbone_->config(), torch::kCPU);
+  const auto memory = network.encode(w, input.pool, input.chunks, Recompute::kNone);
+  const auto scores = network.query(w, memory, input.documents, input.samples, {input.top_k, {}}).scores;
+  ASSERT_EQ(scores.size(), 2u);
+  const auto own = torch::tensor({1.0, -0.5}, torch::kDouble).set_requires_grad(true);
+  const auto p = own.exp() / own.exp().sum();
+  const auto mean = scores[0].detach() * p[0] + scores[1].detach() * p[1];
+  routing_loss({mean}, input.targets, options.routing_loss, options.mean_tau).backward();
+  EXPECT_GT(own.grad().abs().max().item<double>(), 1e-4);
+  EXPECT_TRUE(torch::allclose(logits.grad().to(torch::kDouble), own.grad(), 1e-3, 1e-6));
+
+  const std::string out = (folder_.path() / "out").string(), file = out + "/adapter.safetensors";
+  backbone_->export_to(out, DType::kF16);
+  const SafetensorsFile written = SafetensorsFile::open(file);
+  const msa::Tensor stored = written.get("router_layer_weights");
+  ASSERT_EQ(stored.dtype, DType::kF32);
+  EXPECT_NEAR(static_cast<const float*>(stored.data)[0], p[0].item<double>(), 1e-6);
+  EXPECT_NEAR(static_cast<const float*>(stored.data)[0] + static_cast<const float*>(stored.data)[1], 1, 1e-6);
+  for (const bool trained : {true, false}) {
+    parts_.layer_weights = trained;
+    const Backbone again(folder_.path().string(), file, parts_, torch::kFloat, torch::kCPU, 1);
+    EXPECT_EQ(again.parameters().contains("router_layer_logits"), trained);
+    EXPECT_TRUE(torch::allclose(again.effective().layer_weights, w.layer_weights, 1e-5, 1e-6));
+    again.export_to(out, DType::kF16);
+    EXPECT_NE(SafetensorsFile::open(file).find("router_layer_weights"), nullptr);
+  }
+  float broken[] = {1.0f, 0.0f};
+  write_safetensors(file, {{"router_layer_weights", msa::Tensor(broken, DType::kF32, {2})}});
+  EXPECT_THROW(Backbone(folder_.path().string(), file, parts_, torch::kFloat, torch::kCPU, 1), Error);
 }
 
 class StepOnDevice : public Step, public ::testing::WithParamInterface<const char*> {};
