@@ -75,6 +75,7 @@ struct Samples {
 struct QueryResult {
   Tensor hidden;               // [S, hidden], before the final norm
   std::vector<Tensor> scores;  // per routing layer float32 [Q, D]
+  std::vector<Tensor> late;    // the same, late scores
 };
 
 /// Scores of the routing layers [Q, D] → their weighted mean, by which documents are ranked. layer_weights float32
