@@ -423,6 +423,80 @@ TEST_F(BatcherTest, LongTextsAreCutButNotTheirAnswers) {
   EXPECT_THAT(read(batch).samples[0], HasSubstr("early xxx"));
 }
 
+TEST_F(BatcherTest, DistractorsAreFetchedBesideTheGoldDocument) {
+  std::string hard;
+  for (int i = 0; i < 200; ++i) {
+    for (const std::string which : {"a", "b"}) {
+      const std::string q = "q" + std::to_string(i) + which;
+      hard += q + "\td" + std::to_string(i) + "\n" + q + "\td" + std::to_string((i + 100) % 200) + "\n";
+    }
+  }
+  sets_.write("hard.tsv", hard);
+  use("samples = 6\nmax_document_tokens = 64\npool_tokens = 4000\nheld_out = 0\n"
+      "distractors = [{from = 0, values = [0, 2], shares = [1, 3]}]\n"
+      "[[data.sets]]\nfolder = \"one\"\nretrieve = 0\nhard_negatives = \"hard.tsv\"\n");
+  std::map<size_t, int> counts;
+  std::set<size_t> places;  // of the gold document among those cited
+  for (int64_t step = 0; step < 30; ++step) {
+    const Batch batch = batcher_->make(step);
+    expect_consistent(batch);
+    const Readable text = read(batch);
+    for (size_t i = 0; i < text.samples.size(); ++i) {
+      const std::string& sample = text.samples[i];
+      std::smatch match;
+      ASSERT_TRUE(std::regex_search(sample, match, std::regex(R"(one (\d+)[ab] say)")));
+      const int number = std::stoi(match[1]);
+      ASSERT_TRUE(std::regex_search(sample, match, std::regex(R"(<\|im_start\|>((?:\[\d+\]<file_sep>)+))")));
+      const std::string ids = match[1];
+      std::string expected = ids;  // all ids, then all texts in their order
+      std::vector<int> cited;      // documents of the pool
+      const std::regex one(R"(\[(\d+)\]<file_sep>)");
+      for (auto it = std::sregex_iterator(ids.begin(), ids.end(), one); it != std::sregex_iterator(); ++it) {
+        const int entry = find(text, "<|im_start|>" + tag((*it)[1]));
+        ASSERT_GE(entry, 0);
+        cited.push_back(entry);
+        const std::string& document = text.documents[static_cast<size_t>(entry)];
+        const size_t begin = document.find(". ") + 2, end = document.rfind(tag((*it)[1]));
+        expected += tag((*it)[1]) + ". " + document.substr(begin, end - begin) + "\n<file_sep>";
+      }
+      EXPECT_THAT(sample, HasSubstr(expected + "<issue_closed>"));
+      ++counts[cited.size()];
+      const int gold = find(text, "text " + std::to_string(number) + " says");
+      const auto place = std::find(cited.begin(), cited.end(), gold);
+      ASSERT_NE(place, cited.end());
+      EXPECT_THAT(text.positives[i], ElementsAre(gold));
+      if (cited.size() == 1) continue;
+      places.insert(static_cast<size_t>(place - cited.begin()));
+      EXPECT_THAT(cited, Contains(find(text, "text " + std::to_string((number + 100) % 200) + " says")));
+      EXPECT_EQ(std::set<int>(cited.begin(), cited.end()).size(), 3u);
+      for (const int d : cited) EXPECT_EQ(text.ignored[i].contains(d), d != gold);
+    }
+  }
+  EXPECT_EQ(counts.size(), 2u);
+  EXPECT_NEAR(counts[3], 135, 25);
+  EXPECT_EQ(places.size(), 3u);
+}
+
+TEST_F(BatcherTest, DistractorsGiveWayToTheGoldText) {
+  const std::string filler(150, 'x');
+  sets_.write_set("long", {{"a", "", filler + " answer"}, {"b", "", "other " + filler}, {"c", "", "more " + filler}},
+                  {{"q", "A?", {"answer"}, {"a"}}});
+  const std::string data =
+      "samples = 1\nmax_document_tokens = 1000\npool_tokens = 4000\nheld_out = 0\ndistractors = 2\n"
+      "[[data.sets]]\nfolder = \"long\"\nretrieve = 0\n";
+  const auto texts_of = [&](const std::string& limit) {
+    const Batch batch = use(limit + data).make(0);
+    const std::string sample = read(batch).samples[0];
+    EXPECT_THAT(sample, HasSubstr(filler + " answer\n"));
+    int texts = 0;
+    for (size_t at = 0; (at = sample.find(filler, at)) != std::string::npos; ++at) ++texts;
+    return texts;
+  };
+  EXPECT_EQ(texts_of("max_sample_tokens = 2000\n"), 3);
+  EXPECT_EQ(texts_of("max_sample_tokens = 450\n"), 2);
+  EXPECT_EQ(texts_of("max_sample_tokens = 300\n"), 1);
+}
+
 TEST_F(BatcherTest, WhatCannotBeMadeIsAnError) {
   use("samples = 4\nmax_sample_tokens = 16\nmax_document_tokens = 64\n[[data.sets]]\nfolder = \"one\"\n");
   EXPECT_THAT(error_of([&] { batcher_->make(0); }), HasSubstr("no question fits"));

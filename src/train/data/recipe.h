@@ -24,8 +24,8 @@ struct Schedule {
   }
 };
 
-/// The number of attended documents is drawn each step.
-struct TopKChoice {
+/// A number that is drawn: of attended documents each step, of distractors for each sample.
+struct NumberChoice {
   std::vector<int64_t> values;
   std::vector<double> shares;  // one for each value
 };
@@ -64,7 +64,8 @@ struct DataRecipe {
   double held_out = 0.02;                   // share of the questions
   Schedule<int64_t> pool_tokens;            // with gradient
   Schedule<int64_t> extra_tokens;           // of further documents, forward only
-  Schedule<TopKChoice> top_k;
+  Schedule<NumberChoice> top_k;
+  Schedule<NumberChoice> distractors;  // wrong documents fetched beside the gold ones of each hop: kAnswer
 };
 
 /// `data`: the [data] table. Relative paths are taken from `root`. Throws Error for an unknown field, a wrong type or a
