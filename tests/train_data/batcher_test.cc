@@ -383,6 +383,50 @@ TEST_F(BatcherTest, VectorsOfATeacherScoreTheWholePool) {
   }
 }
 
+TEST_F(BatcherTest, ALexicalTeacherIsAddedToTheDenseOne) {
+  const std::vector<std::string> texts = {"red apples grow here", "green apples fall", "a red house by the sea",
+                                          "ships sail the sea", "nothing of that"};
+  std::vector<TinyDocument> documents;
+  for (size_t i = 0; i < texts.size(); ++i) documents.push_back({"d" + std::to_string(i), "", texts[i]});
+  const std::vector<std::string> asked = {"Which apple is red?", "sea ship", "quite unknown"};
+  std::vector<TinyQuestion> questions;
+  for (size_t i = 0; i < asked.size(); ++i) questions.push_back({"q" + std::to_string(i), asked[i], {}, {"d0"}});
+  sets_.write_set("words", documents, questions);
+  std::vector<uint16_t> rows(10, float_to_half(0.5f));
+  write_safetensors(sets_.path("w.safetensors"), {{"documents", Tensor(rows.data(), DType::kF16, {5, 2})},
+                                                  {"questions", Tensor(rows.data(), DType::kF16, {3, 2})}});
+  const std::string data =
+      "samples = 3\nmax_document_tokens = 64\npool_tokens = 2000\nheld_out = 0\ncorpus = \"one\"\n[[data.sets]]\n"
+      "folder = \"words\"\nteacher_vectors = \"w.safetensors\"\nteacher_lexical = ";
+  const Bm25Index index(5, [&](int64_t i) { return texts[static_cast<size_t>(i)]; });
+  Bm25Scratch scratch;
+  for (const float weight : {0.0f, 0.4f}) {
+    const Batch batch = use(data + std::to_string(weight) + "\n").make(0);
+    const Readable text = read(batch);
+    ASSERT_EQ(text.samples.size(), 3u);
+    for (size_t i = 0; i < text.samples.size(); ++i) {
+      const auto question = std::find_if(asked.begin(), asked.end(), [&](const std::string& q) {
+        return text.samples[i].find(q) != std::string::npos;
+      });
+      ASSERT_NE(question, asked.end());
+      std::map<int, float> expected;
+      const auto hits = index.top(*question, 5, scratch);
+      for (const Bm25Hit& hit : hits) {
+        expected[find(text, texts[static_cast<size_t>(hit.document)])] = hit.score / hits[0].score;
+      }
+      EXPECT_EQ(expected.size(), *question == asked[0] ? 3u : *question == asked[1] ? 2u : 0u);
+      const auto entries = slice(batch.teacher_documents, batch.teacher_starts, static_cast<int64_t>(i));
+      const auto scores = slice(batch.teacher_scores, batch.teacher_starts, static_cast<int64_t>(i));
+      ASSERT_EQ(entries.size(), 5u) << "documents of the corpus have no vectors";
+      for (size_t j = 0; j < entries.size(); ++j) {
+        EXPECT_NEAR(scores[j], 0.5f + weight * expected[static_cast<int>(entries[j])], 1e-3);
+      }
+    }
+  }
+  EXPECT_THAT(error_of([&] { use("[[data.sets]]\nfolder = \"words\"\nteacher_lexical = 1\n"); }),
+              HasSubstr("teacher_vectors"));
+}
+
 TEST_F(BatcherTest, PoolAndTopKFollowTheirSchedules) {
   use("samples = 4\nmax_document_tokens = 64\npool_tokens = [{from = 0, tokens = 800}, {from = 10, tokens = 4000}]\n"
       "extra_tokens = [{from = 0, tokens = 0}, {from = 5, tokens = 1000}]\n"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -370,6 +371,8 @@ class Batcher::Draft {
     batch_.starts = pool_.sequences().starts;
     batch_.sample_starts = batch_.positive_starts = batch_.ignored_starts = batch_.teacher_starts = {0};
     const PoolVectors vectors = vectors_of_pool();
+    std::optional<LexicalTeacher::Pool> lexical;
+    if (b_.data_.lexical) lexical.emplace(*b_.data_.lexical, documents_of_pool());
     const auto append = [](auto& all, const auto& more) { all.insert(all.end(), more.begin(), more.end()); };
     for (Drawn& drawn : drawn_) {
       append(batch_.sample_tokens, drawn.sample.tokens);
@@ -381,7 +384,7 @@ class Batcher::Draft {
       batch_.positive_starts.push_back(static_cast<int64_t>(batch_.positives.size()));
       append(batch_.ignored, ignored_by(drawn));
       batch_.ignored_starts.push_back(static_cast<int64_t>(batch_.ignored.size()));
-      if (drawn.asks_teacher) append_teacher(drawn, vectors);
+      if (drawn.asks_teacher) append_teacher(drawn, vectors, lexical);
       batch_.teacher_starts.push_back(static_cast<int64_t>(batch_.teacher_documents.size()));
     }
   }
@@ -432,15 +435,24 @@ class Batcher::Draft {
     return out;
   }
 
-  void append_teacher(const Drawn& drawn, const PoolVectors& pool) {
+  std::vector<std::pair<int32_t, int32_t>> documents_of_pool() const {
+    std::vector<std::pair<int32_t, int32_t>> out;
+    for (int32_t i = 0; i < pool_.size(); ++i) out.emplace_back(pool_[i].dataset, pool_[i].document);
+    return out;
+  }
+
+  void append_teacher(const Drawn& drawn, const PoolVectors& pool, std::optional<LexicalTeacher::Pool>& lexical) {
     const TeacherVectors& vectors = b_.data_.vectors[static_cast<size_t>(drawn.set->dataset)];
     if (!drawn.set->recipe.teacher_vectors.empty()) {
       std::vector<float> question(static_cast<size_t>(vectors.width()));
       vectors.question(drawn.question, question);
+      const auto weight = static_cast<float>(drawn.set->recipe.teacher_lexical);
+      std::vector<float> words(static_cast<size_t>(pool_.size()));  // 0 without a lexical teacher
+      if (weight > 0) lexical->score(question_of(drawn).text, words);
       for (int32_t i = 0; i < pool_.size(); ++i) {
         if (!pool.has(i)) continue;
         batch_.teacher_documents.push_back(i);
-        batch_.teacher_scores.push_back(pool.score(i, question));
+        batch_.teacher_scores.push_back(pool.score(i, question) + weight * words[static_cast<size_t>(i)]);
       }
       return;
     }

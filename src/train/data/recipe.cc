@@ -65,7 +65,8 @@ Schedule<NumberChoice> read_choices(const TomlFields& fields, const char* key, i
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual", "titles",
-                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors"});
+                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors",
+                     "teacher_lexical"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
   set.weight = fields.number("weight", 1, 0, kMaxWeight);
@@ -80,6 +81,10 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
   set.teacher = resolved(fields.string("teacher", ""), root);
   set.teacher_vectors = resolved(fields.string("teacher_vectors", ""), root);
+  set.teacher_lexical = fields.number("teacher_lexical", 0, 0, kMaxWeight);
+  if (set.teacher_lexical > 0 && set.teacher_vectors.empty()) {
+    fields.refuse("teacher_lexical", "is added to a dense teacher's scores", "name its teacher_vectors");
+  }
   if (set.reading_only && set.retrieve > 0) {
     fields.refuse("retrieve", "a set that is only read has nothing to retrieve", "leave the field out");
   }

@@ -45,6 +45,7 @@ struct SetRecipe {
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty
   std::string teacher_vectors;     // file of a dense teacher instead; may be empty
+  double teacher_lexical = 0;      // of BM25 in the dense teacher's scores
 };
 
 struct DataRecipe {
