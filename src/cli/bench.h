@@ -63,7 +63,11 @@ void report(const Common& common, const Context& context, const std::string& wha
 inline double round1(double x) { return std::round(x * 10) / 10; }
 inline double round2(double x) { return std::round(x * 100) / 100; }
 
+Json measure_encode(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o);
+Json measure_decode(Context& context, const BenchModel& model, const BenchOptions& o);
+Json measure_ttft(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o);
 Json measure_bank(const BankBenchOptions& options);
+int bench_gpu(const Common& common, const BenchOptions& o);
 int bench_ops(const Common& common, const BenchOptions& o);
 int bench_ttft(const Common& common, const BenchOptions& o);
 

@@ -116,10 +116,7 @@ class RandomBank : public Memory {
 
 }  // namespace
 
-int bench_ttft(const Common& common, const BenchOptions& o) {
-  Context context = make_context(common);
-  if (!on_cuda(context.device)) throw Error("the keys of this benchmark lie on a GPU", "--device", "use --device cuda");
-  const BenchModel model(context, common, o.shape);
+Json measure_ttft(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o) {
   const ModelConfig& c = model.config();
   const int chunks = (o.document_tokens + c.memory.chunk_tokens - 1) / c.memory.chunk_tokens;
   const int64_t documents = std::max<int64_t>(1, o.bank_tokens / o.document_tokens);
@@ -137,8 +134,7 @@ int bench_ttft(const Common& common, const BenchOptions& o) {
   const double bytes = static_cast<double>(bank.key_bytes() + model.transformer().decode_bytes());
   const double limit = bench::read_limit(context);
   const DeviceRouting::Statistics statistics = bank.routing().statistics();
-  report(common, context, "ttft",
-         {{"keys", describe(bank.keys().placement(), bank.keys().sizes())},
+  return {{"keys", describe(bank.keys().placement(), bank.keys().sizes())},
           {"chunks_scored_again", statistics.candidates},
           {"layers_fallen_back", statistics.fell_back},
           {"bank_tokens", documents * o.document_tokens},
@@ -152,7 +148,14 @@ int bench_ttft(const Common& common, const BenchOptions& o) {
           {"median_ms", round2(t.median_ms)},
           {"keys_and_weights_gb", round1(bytes / 1e9)},
           {"read_limit_ms", round2(bytes / limit / 1e6)},
-          {"share_of_limit", round2(bytes / limit / 1e6 / t.best_ms)}});
+          {"share_of_limit", round2(bytes / limit / 1e6 / t.best_ms)}};
+}
+
+int bench_ttft(const Common& common, const BenchOptions& o) {
+  Context context = make_context(common);
+  if (!on_cuda(context.device)) throw Error("the keys of this benchmark lie on a GPU", "--device", "use --device cuda");
+  const BenchModel model(context, common, o.shape);
+  report(common, context, "ttft", measure_ttft(context, common, model, o));
   return 0;
 }
 
