@@ -9,19 +9,22 @@ Usage: scripts/gpu-bundle.sh [options] OUT_DIR
 
   --build DIR     the build folder (default: build/release)
   --test NAME     also the test program NAME_test; may be given several times
+  --bench NAME    also the benchmark program NAME; may be given several times
   --model DIR     also a model directory, as OUT_DIR/model
   --with-cublas   also libcublasLt.so.13 (about 500 MB); without it the machine must have it
 
 OUT_DIR/run PROGRAM ARGUMENT… starts a program with the bundled libraries. libcublasLt is looked for in the bundle, in
-$MSA_CUBLASLT (its folder), in the system, and in the Python packages (nvidia-cublas).
+$MSA_CUBLASLT (its folder), in the system, and in the Python packages (nvidia-cublas); libcudnn and libnvrtc, which it
+compiles with, in the system and in the Python packages.
 TEXT
 }
 
-build=build/release out='' model='' with_cublas=0 tests=()
+build=build/release out='' model='' with_cublas=0 tests=() benches=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --build) build=$2; shift ;;
     --test) tests+=("$2"); shift ;;
+    --bench) benches+=("$2"); shift ;;
     --model) model=$2; shift ;;
     --with-cublas) with_cublas=1 ;;
     -h | --help) usage; exit 0 ;;
@@ -39,8 +42,9 @@ for name in "${tests[@]}"; do
   [[ -n $found ]] || { echo "error: no program ${name}_test below $build/tests (fix: build it first)" >&2; exit 1; }
   programs+=("$found")
 done
+for name in "${benches[@]}"; do programs+=("$build/bench/$name"); done
 for program in "${programs[@]}"; do
-  [[ -x $program ]] || { echo "error: $program is missing (fix: cmake --build $build --target msa)" >&2; exit 1; }
+  [[ -x $program ]] || { echo "error: $program is missing (fix: cmake --build $build --target $(basename "$program"))" >&2; exit 1; }
   cp "$program" "$out/bin/"
   strip "$out/bin/$(basename "$program")"
   # All but the C and C++ runtime of the machine itself: an older one there would be an error either way.
@@ -53,6 +57,7 @@ if [[ $with_cublas -eq 1 ]]; then
   [[ -n $cublas ]] || { echo "error: libcublasLt.so.13 is not in /usr/local/cuda/lib64" >&2; exit 1; }
   cp -L "$cublas" "$out/lib/"
 fi
+cp scripts/gpu-sanitize.sh "$out/"
 mkdir -p "$out/data"
 cp -r tests/data/conformance "$out/data/"
 if [[ -n $model ]]; then
@@ -62,28 +67,32 @@ fi
 
 cat >"$out/run" <<'RUN'
 #!/usr/bin/env bash
-# run PROGRAM ARGUMENT…: a program of this bundle with its libraries.
+# run [--under "TOOL OPTION…"] PROGRAM ARGUMENT…: a program of this bundle with its libraries, under a tool if one is named.
+under=()
+if [[ $1 == --under ]]; then
+  read -r -a under <<<"$2"
+  shift 2
+fi
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-paths="$here/lib"
-if [[ -n ${MSA_CUBLASLT:-} ]]; then
-  paths="$paths:$MSA_CUBLASLT"
-elif [[ ! -e $here/lib/libcublasLt.so.13 ]] && command -v python3 >/dev/null; then
-  found=$(python3 - <<'PY'
+paths="$here/lib${MSA_CUBLASLT:+:$MSA_CUBLASLT}"
+if command -v python3 >/dev/null; then
+  paths="$paths$(python3 - <<'PY'
 import glob, site, sys
-for folder in site.getsitepackages() + [site.getusersitepackages()] + sys.path:
-    for path in glob.glob(folder + "/nvidia/**/libcublasLt.so.13", recursive=True):
-        print(path.rsplit("/", 1)[0])
-        sys.exit()
+for name in ("libcublasLt.so.13", "libcudnn.so.9", "libnvrtc.so.13"):
+    for folder in site.getsitepackages() + [site.getusersitepackages()] + sys.path:
+        found = glob.glob(folder + "/nvidia/**/" + name, recursive=True)
+        if found:
+            print(":" + found[0].rsplit("/", 1)[0], end="")
+            break
 PY
-  )
-  [[ -n $found ]] && paths="$paths:$found"
+  )"
 fi
 export LD_LIBRARY_PATH="$paths${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export MSA_TEST_DATA="${MSA_TEST_DATA:-$here/data}"
 [[ -d $here/model ]] && export MSA_MODEL="${MSA_MODEL:-$here/model}"
 program=$1
 shift
-exec "$here/bin/$program" "$@"
+exec "${under[@]}" "$here/bin/$program" "$@"
 RUN
 chmod +x "$out/run"
 du -sh "$out" | cut -f1
