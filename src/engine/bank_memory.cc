@@ -31,18 +31,21 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
       snapshot_(snapshot),
       hot_(std::move(hot)),
       similarity_(config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot),
-      router_(std::move(snapshot), similarity_, config.n_heads),
+      router_(std::move(snapshot), similarity_, config.n_heads, config.memory.layer_weights),
       top_k_(top_k),
       allowed_(std::move(allowed)),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()),
+      q_(config.memory.routing_layers.size()),
+      q_memory_(config.memory.routing_layers.size()),
       content_memory_(config.memory.routing_layers.size()),
       in_use_(config.memory.routing_layers.size()) {
   MSA_CHECK(snapshot_->shape.routing_layers == config.memory.routing_layers);
   if (keys == nullptr) return;
   MSA_CHECK(keys->snapshot() == snapshot_);
-  const DeviceRouting::Query query{similarity_, config.n_heads, static_cast<int>(n_layers()), top_k_, allowed_};
+  const DeviceRouting::Query query{similarity_, config.n_heads, static_cast<int>(n_layers()),
+                                   top_k_,      allowed_,       config.memory.layer_weights};
   routing_ = std::make_unique<DeviceRouting>(std::move(keys), query);
 }
 
@@ -59,6 +62,8 @@ void BankMemory::route(Context& context, int layer, const Tensor& q) {
   finish_route();
   routed_on_ = &context;
   pending_ = static_cast<int>(i);
+  q_[i] = q_memory_[i].tensor(DType::kF32, {q.rows(), q.row_elements()}, q.device);
+  copy(context, q, q_[i]);
   if (routing_ != nullptr) {
     scores_[i].clear();
     routing_->route(context, pending_, q);
@@ -190,6 +195,18 @@ std::vector<ScoredDocument> BankMemory::routed(int count) const {
   }
   for (float& m : mean) m /= static_cast<float>(n_layers());
   return router_.top_k(mean, count);
+}
+
+std::vector<float> BankMemory::late_scores(std::span<const ScoredDocument> documents) const {
+  if (routed_on_ == nullptr) return {};
+  std::vector<float> mean(documents.size(), 0.0f);
+  Buffer host;
+  for (size_t i = 0; i < q_.size(); ++i) {
+    const std::vector<float> one =
+        router_.late_scores(static_cast<int>(i), to_host(*routed_on_, q_[i], host), documents);
+    for (size_t d = 0; d < mean.size(); ++d) mean[d] += one[d] / static_cast<float>(q_.size());
+  }
+  return mean;
 }
 
 const std::vector<ScoredDocument>& BankMemory::selection(int routing_index) const {

@@ -34,6 +34,9 @@ class BankMemory : public Memory {
   const std::vector<ScoredDocument>& selection(int routing_index) const;
   /// [slots]; empty before the first route.
   std::span<const float> scores(int routing_index) const;
+  /// The same query's late-interaction scores (Router::late_scores), the mean over the layers: what the ids' prior adds
+  /// to tell the routed documents apart. Empty before the first route.
+  std::vector<float> late_scores(std::span<const ScoredDocument> documents) const;
   /// One document's score in every routing layer.
   std::vector<float> layer_scores(const ScoredDocument& document) const;
   size_t slot_of(const ScoredDocument& document) const;  // its place in scores()
@@ -64,6 +67,9 @@ class BankMemory : public Memory {
   mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
+  // Per routing layer: q F32 [n_routed, H·d] of its last route, where the model runs.
+  std::vector<Tensor> q_;
+  std::vector<Buffer> q_memory_;
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.
   Buffer host_q_;
   Staging staging_;

@@ -17,9 +17,10 @@ class DeviceRouting {
   struct Query {
     Similarity similarity;
     int n_heads;
-    int n_layers;                      // routing layers
-    int top_k;                         // documents of a layer, 0 … all
-    std::span<const uint8_t> allowed;  // [slots] or empty; must outlive this
+    int n_layers;                               // routing layers
+    int top_k;                                  // documents of a layer, 0 … all
+    std::span<const uint8_t> allowed;           // [slots] or empty; must outlive this
+    std::span<const float> layer_weights = {};  // [n_layers] or empty: 1; must outlive this
   };
   DeviceRouting(std::shared_ptr<const DeviceKeys> keys, const Query& query) : keys_(std::move(keys)), query_(query) {}
 
@@ -46,7 +47,7 @@ class DeviceRouting {
 
  private:
   bool is_bounded() const { return keys_->has_bounds() && query_.top_k >= 1 && query_.top_k <= kMostBestScores; }
-  DeviceKeys::Scoring scoring() const { return {query_.similarity, query_.n_heads, allowed_, query_.allowed}; }
+  DeviceKeys::Scoring scoring(int layer) const;
   void begin(Context& context);
   Tensor row(const Tensor& all, int layer) const;
   void settle(int count);

@@ -147,30 +147,39 @@ class Interleave {
 
   /// Ids that may be written: live, routed, not fetched in an earlier hop.
   std::vector<IdCandidate> candidates() const {
+    const PromptTemplate& prompts = model_.prompts();
     std::vector<IdCandidate> out;
-    std::vector<float> scores;
+    std::vector<ScoredDocument> documents;
     for (const ScoredDocument& d : memory_.routed(top_k_ + static_cast<int>(answer_.documents.size()))) {
       if (fetched_.contains(d.id) || static_cast<int>(out.size()) == top_k_) continue;
-      out.push_back({d.id, model_.prompts().cite(d.id), 0});
-      scores.push_back(d.score);
+      out.push_back({d.id, prompts.cite(d.id), 0});
+      documents.push_back(d);
     }
-    const std::vector<double> prior = router_prior(scores, model_.prompts().prior_temperature);
+    std::vector<float> scores, late;
+    for (const ScoredDocument& d : documents) scores.push_back(d.score);
+    if (prompts.late_temperature > 0) late = memory_.late_scores(documents);
+    for (size_t i = 0; i < late.size(); ++i)
+      scores[i] += late[i] * prompts.prior_temperature / prompts.late_temperature;
+    const std::vector<double> prior = router_prior(scores, prompts.prior_temperature);
     for (size_t i = 0; i < out.size(); ++i) out[i].prior = prior[i];
     return out;
   }
 
-  /// The model writes ids, or End-of-Retrieve. An id it has just written ends the hop when it comes again.
+  /// The model writes ids, or End-of-Retrieve. An id it has just written ends the hop when it comes again; with a
+  /// hop_mass the prior of what was written decides instead, and no id comes twice.
   HopEnd write_ids(Context& context, HopTrace& hop, std::vector<DocumentId>& chosen) {
-    const std::vector<IdCandidate> permitted = candidates();
+    std::vector<IdCandidate> permitted = candidates();
     if (permitted.empty()) return HopEnd::kNothingToFetch;
+    const float hop_mass = model_.prompts().hop_mass;
+    double mass = 0;  // of what was written
     const std::vector<int32_t>& end = model_.prompts().end_of_retrieve();
     const int limit =
         std::min(options_.max_documents_per_hop, options_.max_documents - static_cast<int>(answer_.documents.size()));
-    while (static_cast<int>(chosen.size()) < limit) {
+    while (static_cast<int>(chosen.size()) < limit && !permitted.empty()) {
       const int32_t open = permitted.front().tokens.front();
       if (chosen.empty()) {
         if (logits_[static_cast<size_t>(end.front())] > logits_[static_cast<size_t>(open)]) return HopEnd::kModelEnded;
-      } else if (argmax(logits_) != open) {
+      } else if (hop_mass > 0 ? mass >= hop_mass : argmax(logits_) != open) {
         break;
       }
       if (session_.room() <= static_cast<int>(permitted.front().tokens.size()) + kReserve) return HopEnd::kContextLimit;
@@ -179,6 +188,8 @@ class Interleave {
       chosen.push_back(id.id);
       transcript_.append({id.tokens, std::vector<uint8_t>(id.tokens.size(), 0)});
       hop.generated += model_.tokenizer().decode(id.tokens, /*skip_special=*/false);
+      mass += id.prior;
+      if (hop_mass > 0) std::erase_if(permitted, [&](const IdCandidate& c) { return c.id == id.id; });
     }
     return HopEnd::kFetched;
   }

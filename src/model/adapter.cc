@@ -21,6 +21,7 @@ constexpr int kMaxRank = 4096;
 constexpr const char* kNames[] = {"adapter.safetensors", "adapter_model.safetensors"};
 constexpr std::string_view kModules[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                                          "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+constexpr std::string_view kLayerWeights = "router_layer_weights";
 constexpr std::string_view kRouters[] = {"self_attn.router_q_proj.0", "self_attn.router_k_proj.0"};
 
 std::string resolve(const std::string& path) {
@@ -67,6 +68,7 @@ std::string_view inside_layer(std::string_view name) {
 }
 
 bool is_known(std::string_view name) {
+  if (name == kLayerWeights) return true;
   if (!name.starts_with(kPrefix)) return false;
   const std::string_view rest = inside_layer(name.substr(kPrefix.size()));
   const auto is = [&](std::string_view module, std::string_view tail) {
@@ -158,7 +160,9 @@ LoraUpdate Adapter::find(const std::string& matrix, int64_t out, int64_t in) con
   return update;
 }
 
-const Tensor* Adapter::find_tensor(const std::string& name) const { return file_.find(std::string(kPrefix) + name); }
+const Tensor* Adapter::find_tensor(const std::string& name) const {
+  return file_.find(name == kLayerWeights ? name : std::string(kPrefix) + name);
+}
 
 void merge_lora(ThreadPool& pool, const Tensor& base, const LoraUpdate& update, float scale, const Tensor& out) {
   const int64_t rank = update.a->dim(0), in = base.dim(1);

@@ -23,7 +23,7 @@ class Adapter {
   /// Update of the matrix of that Hugging Face name ("model.layers.0.self_attn.q_proj.weight"); Error unless its shapes
   /// fit [out, in]. Empty when the adapter leaves the matrix alone.
   LoraUpdate find(const std::string& matrix, int64_t out, int64_t in) const;
-  /// A whole tensor of that name (router projections), or null.
+  /// A whole tensor of that name (router projections, router_layer_weights), or null.
   const Tensor* find_tensor(const std::string& name) const;
 
   float scale() const { return scale_; }

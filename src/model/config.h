@@ -19,6 +19,11 @@ struct MemoryConfig {
   int chunk_tokens = 64;            // P
   int top_k_documents = 16;
   RouterSimilarity similarity = RouterSimilarity::kCosine;
+  /// [routing layers] what a layer's scores are multiplied by, mean 1; empty: all 1. The mean over the layers ranks
+  /// documents; within a layer nothing changes. Learnt: tensor router_layer_weights of the weights or the adapter.
+  std::vector<float> layer_weights;
+
+  float layer_weight(size_t routing_index) const { return layer_weights.empty() ? 1.0f : layer_weights[routing_index]; }
 };
 
 struct ModelConfig {

@@ -78,6 +78,11 @@ std::vector<NamedTensor> all_tensors(const ModelWeights& weights) {
   }
   add("model.norm", weights.final_norm);
   if (!weights.config.tied_embeddings) add("lm_head", weights.lm_head);
+  const std::vector<float>& layers = weights.config.memory.layer_weights;
+  if (!layers.empty()) {
+    tensors.emplace_back("router_layer_weights",
+                         Tensor::of_const(layers.data(), DType::kF32, {static_cast<int64_t>(layers.size())}));
+  }
   return tensors;
 }
 

@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "io/checksum.h"
 #include "io/file.h"
+#include "io/json_file.h"
 #include "io/text.h"
 #include "model/adapter.h"
 #include "model/base_tensors.h"
@@ -37,6 +38,7 @@ class Assembler {
     weights.lm_head = weights.embedding;
     if (!config_.tied_embeddings) weights.lm_head = matrix("lm_head.weight", config_.vocab, config_.hidden);
     const bool routes = any_router();
+    take_layer_weights();
     for (int l = 0; l < config_.n_layers; ++l) weights.layers.push_back(layer(l, routes));
     weights.config = config_;
     if (adapter_ != nullptr) base_.owners.push_back(adapter_);
@@ -128,6 +130,30 @@ class Assembler {
     return false;
   }
 
+  /// Positive numbers in any unit; the config holds them with mean 1.
+  void take_layer_weights() {
+    const std::string name = "router_layer_weights";
+    const Tensor* found = adapter_ == nullptr ? nullptr : adapter_->find_tensor(name);
+    std::string where = found == nullptr ? "" : adapter_->file().path();
+    if (const auto it = base_.tensors.find(name); found == nullptr && it != base_.tensors.end()) {
+      found = &it->second.tensor;
+      where = it->second.file;
+    }
+    if (found == nullptr) return;
+    where += ", tensor '" + name + "'";
+    const auto n = static_cast<int64_t>(config_.memory.routing_layers.size());
+    check(*found, n, -1, where);
+    std::vector<float> weights(static_cast<size_t>(n));
+    dequantise_row(found->dtype, found->data, n, weights.data());
+    double sum = 0;
+    for (const float w : weights) {
+      if (!(w > 0 && w < 1e6f)) throw Error("holds a weight that is not positive", where, "train the adapter anew");
+      sum += w;
+    }
+    for (float& w : weights) w = static_cast<float>(w * static_cast<double>(n) / sum);
+    config_.memory.layer_weights = std::move(weights);
+  }
+
   void refuse_biases() const {
     for (const auto& [name, entry] : base_.tensors) {
       if (!name.starts_with("model.layers.") || !name.ends_with("_proj.bias")) continue;
@@ -144,7 +170,7 @@ class Assembler {
 
   BaseTensors base_;
   std::shared_ptr<const Adapter> adapter_;
-  const ModelConfig config_;
+  ModelConfig config_;
   ThreadPool pool_;
 };
 
@@ -170,13 +196,19 @@ std::string fingerprint(const BaseTensors& base, const Adapter* adapter, const s
     hash.update(&scale, sizeof(scale));
     add(xxh3_128_hex(adapter->file().bytes().data(), adapter->file().bytes().size()));
   }
-  for (const char* name : {"tokenizer.json", "msa_template.json"}) {
+  const auto add_file = [&](const char* name, const auto& content_of) {
     const std::string path = directory + "/" + name;
-    if (directory.empty() || !file_exists(path)) continue;
-    const MappedFile file(path);
+    if (directory.empty() || !file_exists(path)) return;
+    const std::string content = content_of(path);
     add(name);
-    add(xxh3_128_hex(file.data(), file.size()));
-  }
+    add(xxh3_128_hex(content.data(), content.size()));
+  };
+  add_file("tokenizer.json", [](const std::string& path) { return std::string(MappedFile(path).text()); });
+  add_file("msa_template.json", [](const std::string& path) {  // how ids are decoded is a setting of the query
+    nlohmann::json prompts = read_json_file(path);
+    if (prompts.is_object()) prompts.erase("id_decoding");
+    return prompts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  });
   return hash.hex();
 }
 

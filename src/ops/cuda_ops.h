@@ -29,7 +29,8 @@ void linear_cuda(Context& context, const Tensor& weight, const Tensor& x, const 
 /// The fused kernel of norm_linear and (gated) norm_gate_up; false, and nothing done, where it does not fit.
 bool norm_linear_cuda(Context& context, const Normed& in, const Tensor& weight, const Tensor& h, const Tensor& y,
                       bool gated);
-void fold_heads_cuda(Context& context, const Tensor& q, int n_heads, int kv_heads, bool normalise, const Tensor& out);
+struct FoldHeads;
+void fold_heads_cuda(Context& context, const Tensor& q, const FoldHeads& how, const Tensor& out);
 Tensor best_mean_scores_cuda(Context& context, const Tensor& scores, int k, Buffer& memory);
 void argmax_cuda(Context& context, const Tensor& x, const Tensor& out);
 void decode_attention_cuda(Context& context, const DecodeInput& in, std::span<const KeyValueSpan> prefix,

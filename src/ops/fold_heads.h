@@ -6,8 +6,12 @@
 namespace msa {
 
 /// q F32 [T, H·d] → out F32 [T, G·d], dense, on the context's GPU: each head divided by its Euclidean norm
-/// (`normalise`) or by √d, summed over its group of H / G, divided by H.
-void fold_heads_on_device(Context& context, const Tensor& q, int n_heads, int kv_heads, bool normalise,
-                          const Tensor& out);
+/// (`normalise`) or by √d, summed over its group of H / G, times weight / H.
+struct FoldHeads {
+  int n_heads, kv_heads;
+  bool normalise;
+  float weight = 1;
+};
+void fold_heads_on_device(Context& context, const Tensor& q, const FoldHeads& how, const Tensor& out);
 
 }  // namespace msa

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "ops/cuda_ops.h"
+#include "ops/fold_heads.h"
 #include "ops/kernels.cuh"
 
 namespace msa {
@@ -41,15 +42,15 @@ __global__ void fold_heads_kernel(const float* q, float* out, int group, int d, 
 
 }  // namespace
 
-void fold_heads_cuda(Context& context, const Tensor& q, int n_heads, int kv_heads, bool normalise, const Tensor& out) {
+void fold_heads_cuda(Context& context, const Tensor& q, const FoldHeads& how, const Tensor& out) {
   if (q.rows() == 0) return;
-  const int d = static_cast<int>(q.row_elements()) / n_heads;
+  const int d = static_cast<int>(q.row_elements()) / how.n_heads;
   MSA_CHECK(d <= kThreads * kMostElements);
-  const float heads = static_cast<float>(n_heads);
-  const float scale = normalise ? 1.0f / heads : 1.0f / (heads * std::sqrt(static_cast<float>(d)));
-  const dim3 grid(static_cast<unsigned>(q.rows()), static_cast<unsigned>(kv_heads));
-  fold_heads_kernel<<<grid, kThreads, 0, cuda_stream(context)>>>(q.as<float>(), out.as<float>(), n_heads / kv_heads, d,
-                                                                 normalise, scale);
+  const float heads = static_cast<float>(how.n_heads);
+  const float scale = how.weight * (how.normalise ? 1.0f / heads : 1.0f / (heads * std::sqrt(static_cast<float>(d))));
+  const dim3 grid(static_cast<unsigned>(q.rows()), static_cast<unsigned>(how.kv_heads));
+  fold_heads_kernel<<<grid, kThreads, 0, cuda_stream(context)>>>(q.as<float>(), out.as<float>(),
+                                                                 how.n_heads / how.kv_heads, d, how.normalise, scale);
   check_launch("fold_heads");
 }
 

@@ -237,7 +237,7 @@ DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_
                                    const Scoring& how) const {
   MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{how.n_heads} * head_dim_);
   const Tensor folded = context.scratch[0].tensor(DType::kF32, {q.rows(), width()}, context.device);
-  fold_heads_on_device(context, q, how.n_heads, kv_heads_, how.similarity == Similarity::kCosine, folded);
+  fold_heads_on_device(context, q, {how.n_heads, kv_heads_, how.similarity == Similarity::kCosine, how.weight}, folded);
   Scan scan;
   const auto layer = static_cast<size_t>(layer_index);
   if (layer < bf16_keys_.size()) scan.bank.keys = static_cast<const bf16*>(bf16_keys_[layer].data());

@@ -27,7 +27,8 @@ class DeviceKeys {
     int n_heads;
     Tensor allowed;  // I8 [n_slots] on the GPU: 0 leaves a document out; empty: all take part
     std::span<const uint8_t> host_allowed =
-        {};  // the same in host memory; needed only where not all keys are on the GPU
+        {};            // the same in host memory; needed only where not all keys are on the GPU
+    float weight = 1;  // of the layer's scores
   };
 
   /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.

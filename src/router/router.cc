@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
+#include "core/quant.h"
 #include "ops/max_inner_product.h"
 
 namespace msa {
@@ -30,7 +32,8 @@ int64_t tile_end(std::span<const int64_t> chunk_starts, int64_t begin) {
 
 }  // namespace
 
-void fold_query_heads(const Tensor& q, Similarity similarity, int n_heads, int kv_heads, const Tensor& out) {
+void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out) {
+  const auto [similarity, n_heads, kv_heads, weight] = how;
   MSA_CHECK(n_heads >= 1 && kv_heads >= 1 && n_heads % kv_heads == 0);
   const int64_t d = out.row_elements() / kv_heads;
   MSA_CHECK(q.dtype == DType::kF32 && out.dtype == DType::kF32 && q.rows() == out.rows());
@@ -41,27 +44,39 @@ void fold_query_heads(const Tensor& q, Similarity similarity, int n_heads, int k
     std::fill_n(folded, kv_heads * d, 0.0f);
     for (int h = 0; h < n_heads; ++h) {
       const float* const head = q.row<float>(t) + h * d;
-      const float scale = head_scale(head, d, similarity) / static_cast<float>(n_heads);
+      const float scale = weight * head_scale(head, d, similarity) / static_cast<float>(n_heads);
       float* const to = folded + (h / group) * d;
       for (int64_t i = 0; i < d; ++i) to[i] += head[i] * scale;
     }
   }
 }
 
-Router::Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads)
-    : snapshot_(std::move(snapshot)), similarity_(similarity), n_heads_(n_heads), slot_starts_{0} {
+Router::Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads,
+               std::vector<float> layer_weights)
+    : snapshot_(std::move(snapshot)),
+      similarity_(similarity),
+      n_heads_(n_heads),
+      layer_weights_(std::move(layer_weights)),
+      slot_starts_{0} {
   MSA_CHECK(n_heads_ >= 1 && n_heads_ % snapshot_->shape.kv_heads == 0);
+  MSA_CHECK(layer_weights_.empty() || layer_weights_.size() == snapshot_->shape.routing_layers.size());
   for (const auto& segment : snapshot_->segments) slot_starts_.push_back(slot_starts_.back() + segment->n_documents());
+}
+
+Tensor Router::fold(int layer_index, const Tensor& q, Buffer& memory) const {
+  const BankShape& shape = snapshot_->shape;
+  const Tensor folded = memory.tensor(DType::kF32, {q.rows(), shape.row_elements()});
+  const float weight = layer_weights_.empty() ? 1.0f : layer_weights_[static_cast<size_t>(layer_index)];
+  fold_query_heads(q, {similarity_, n_heads_, shape.kv_heads, weight}, folded);
+  return folded;
 }
 
 void Router::score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
                    std::span<const uint8_t> allowed) const {
   MSA_CHECK(q.rows() >= 1);
   MSA_CHECK(allowed.empty() || static_cast<int64_t>(allowed.size()) == n_slots());
-  const BankShape& shape = snapshot_->shape;
   Buffer folded_memory;
-  const Tensor folded = folded_memory.tensor(DType::kF32, {q.rows(), shape.row_elements()});
-  fold_query_heads(q, similarity_, n_heads_, shape.kv_heads, folded);
+  const Tensor folded = fold(layer_index, q, folded_memory);
   document_scores.assign(static_cast<size_t>(n_slots()), kDead);
   std::vector<float> chunk_scores;  // of one tile
   for (size_t s = 0; s < snapshot_->segments.size(); ++s) {
@@ -88,6 +103,34 @@ void Router::score(Context& context, int layer_index, const Tensor& q, std::vect
       }
     }
   }
+}
+
+std::vector<float> Router::late_scores(int layer_index, const Tensor& q,
+                                       std::span<const ScoredDocument> documents) const {
+  MSA_CHECK(q.rows() >= 1);
+  Buffer folded_memory;
+  const Tensor folded = fold(layer_index, q, folded_memory);
+  const int64_t n = folded.row_elements();
+  std::vector<float> out, keys;
+  for (const ScoredDocument& d : documents) {
+    const Segment& segment = *snapshot_->segments[static_cast<size_t>(d.segment)];
+    const auto at = static_cast<size_t>(d.index);
+    const Tensor rows =
+        segment.keys(layer_index).slice_rows(segment.chunk_starts()[at], segment.chunk_starts()[at + 1]);
+    keys.resize(static_cast<size_t>(rows.rows() * n));
+    for (int64_t c = 0; c < rows.rows(); ++c) dequantise_row(rows.dtype, rows.row<void>(c), n, keys.data() + c * n);
+    double sum = 0;
+    for (int64_t t = 0; t < folded.rows(); ++t) {
+      float best = kDead;
+      for (int64_t c = 0; c < rows.rows(); ++c) {
+        best = std::max(best,
+                        std::inner_product(keys.data() + c * n, keys.data() + (c + 1) * n, folded.row<float>(t), 0.0f));
+      }
+      sum += best;
+    }
+    out.push_back(static_cast<float>(sum / static_cast<double>(folded.rows())));
+  }
+  return out;
 }
 
 ScoredDocument Router::slot(int64_t slot) const {

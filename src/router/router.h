@@ -22,15 +22,25 @@ struct ScoredDocument {
   int64_t index = 0;  // of the document in its segment
 };
 
-/// q F32 [n, H·d] raw router projections → out F32 [n, G·d]: heads scaled as `similarity` says, summed over each
-/// G-group, divided by H. The mean over heads is linear in the key, so one product with a key gives the whole score.
-void fold_query_heads(const Tensor& q, Similarity similarity, int n_heads, int kv_heads, const Tensor& out);
+/// How a layer's query heads become one vector a key head.
+struct HeadFold {
+  Similarity similarity;
+  int n_heads, kv_heads;
+  float weight = 1;  // of the layer's scores
+};
+
+/// q F32 [n, H·d] raw router projections → out F32 [n, G·d]: heads scaled as the similarity says, summed over each
+/// G-group, times weight / H. The mean over heads is linear in the key, so one product with a key gives the whole
+/// score.
+void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out);
 
 /// Scores one snapshot; const and shareable between threads that have their own Context.
 /// A slot is a document's place in the snapshot: all documents, dead ones too, segments in order.
 class Router {
  public:
-  Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads);
+  /// `layer_weights` [routing layers]: what each layer's scores are multiplied by; empty: 1.
+  Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads,
+         std::vector<float> layer_weights = {});
 
   const Snapshot& snapshot() const { return *snapshot_; }
   int64_t n_slots() const { return slot_starts_.back(); }
@@ -40,6 +50,10 @@ class Router {
   void score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
              std::span<const uint8_t> allowed = {}) const;
 
+  /// q as above, `documents` of the snapshot → for each the mean over the query's tokens of the largest score of its
+  /// chunks with that token (late interaction, arXiv 2004.12832). For few documents: reads their keys alone.
+  std::vector<float> late_scores(int layer_index, const Tensor& q, std::span<const ScoredDocument> documents) const;
+
   ScoredDocument slot(int64_t slot) const;  // score 0
 
   /// The k best of `document_scores` [n_slots], highest first, ties by lower id; fewer where fewer exceed -inf.
@@ -48,9 +62,12 @@ class Router {
                                     std::span<const uint8_t> allowed = {}) const;
 
  private:
+  Tensor fold(int layer_index, const Tensor& q, Buffer& memory) const;
+
   std::shared_ptr<const Snapshot> snapshot_;
   Similarity similarity_;
   int n_heads_;
+  std::vector<float> layer_weights_;  // [routing layers], or empty
   std::vector<int64_t> slot_starts_;  // [segments + 1]
 };
 

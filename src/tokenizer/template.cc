@@ -153,9 +153,13 @@ class PromptTemplate::Reader {
 
   void read_id_decoding() const {
     const JsonFields fields = root_.need_object("id_decoding");
-    fields.allow_only({"prior_weight", "prior_temperature"});
+    fields.allow_only({"prior_weight", "prior_temperature", "late_temperature", "hop_mass"});
     out_.prior_weight = number(fields, "prior_weight", 0);
     out_.prior_temperature = number(fields, "prior_temperature", 1e-6);
+    if (fields.find("late_temperature") != nullptr) out_.late_temperature = number(fields, "late_temperature", 1e-6);
+    if (fields.find("hop_mass") == nullptr) return;
+    out_.hop_mass = number(fields, "hop_mass", 0);
+    if (out_.hop_mass >= 1) throw Error("must be below 1, it is a probability", fields.where("hop_mass"));
   }
 
   static float number(const JsonFields& fields, const char* key, double least) {

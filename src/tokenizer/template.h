@@ -44,6 +44,8 @@ class PromptTemplate {
 
   float prior_weight = 0;       // of the router's distribution when ids are decoded; 0: the model alone chooses
   float prior_temperature = 1;  // of the softmax over the router's document scores
+  float late_temperature = 0;   // the prior adds late-interaction scores over this; 0: it does not
+  float hop_mass = 0;           // a hop takes documents until their prior exceeds this; 0: the model says how many
 
  private:
   enum class PieceKind : uint8_t { kLiteral, kId, kText, kQuestion };

@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 
 // Names of the PEFT library.
 constexpr const char* kPeftPrefix = "base_model.model.";
+constexpr const char* kLayerWeights = "router_layer_weights";
+// What is trained: the weights are its softmax, so they stay positive and their sum 1.
+constexpr const char* kLayerLogits = "router_layer_logits";
 
 const std::vector<std::string>& all_modules() {
   static const std::vector<std::string> names{"q_proj",    "k_proj",  "v_proj",   "o_proj",
@@ -43,11 +46,22 @@ Tensor to_float(Context& context, const msa::Tensor& view) {
   return is_vector ? out.flatten() : out;
 }
 
-msa::Tensor view_of(const Tensor& t) {
-  MSA_CHECK(t.is_contiguous() && t.scalar_type() == torch::kFloat && t.device().is_cpu());
-  return t.dim() == 1 ? msa::Tensor(t.data_ptr<float>(), DType::kF32, {t.size(0)})
-                      : msa::Tensor(t.data_ptr<float>(), DType::kF32, {t.size(0), t.size(1)});
-}
+/// Tensors to be written, and the memory that they stand in.
+class Stored {
+ public:
+  void add(const std::string& name, const Tensor& t, DType type) {
+    const auto form = type == DType::kF16 ? torch::kHalf : type == DType::kBF16 ? torch::kBFloat16 : torch::kFloat;
+    held_.push_back(t.detach().to(torch::kCPU, form).contiguous());
+    const Tensor& kept = held_.back();
+    tensors_.emplace_back(name, kept.dim() == 1 ? msa::Tensor(kept.data_ptr(), type, {kept.size(0)})
+                                                : msa::Tensor(kept.data_ptr(), type, {kept.size(0), kept.size(1)}));
+  }
+  void write(const std::string& path) const { write_safetensors(path, tensors_, {{"format", "pt"}}); }
+
+ private:
+  std::vector<Tensor> held_;
+  std::vector<NamedTensor> tensors_;
+};
 
 void check_parts(const TrainedParts& parts, const ModelConfig& config) {
   if (!parts.all_weights && parts.rank < 1) {
@@ -103,6 +117,7 @@ Backbone::Backbone(ModelWeights weights, const std::string& start, const Trained
   for (int layer = 0; layer < config().n_layers; ++layer) add_layer(layer, context);
   add_vector(context, "model.norm.weight", weights_.final_norm);
   if (!config().tied_embeddings) add_matrix(context, "lm_head.weight", weights_.lm_head, /*has_update=*/false);
+  add_layer_weights(start);
   parameters_.finish(device_);
 }
 
@@ -173,6 +188,32 @@ void Backbone::add_router(Context& context, const std::string& name, const msa::
     frozen_[name] = w.to(device_, type_);
 }
 
+void Backbone::add_layer_weights(const std::string& start) {
+  const auto n = static_cast<int64_t>(config().memory.routing_layers.size());
+  Tensor weights = torch::ones({n});
+  const auto given = start_.find(kLayerWeights);
+  if (given != start_.end()) {
+    weights = given->second;
+    if (weights.numel() != n || !((weights > 0) & weights.isfinite()).all().item<bool>()) {
+      throw Error("must hold " + std::to_string(n) + " positive numbers, one for each routing layer",
+                  start + ", tensor " + kLayerWeights, "use an adapter of this base model");
+    }
+  }
+  weights = weights / weights.sum();
+  if (parts_.layer_weights) {
+    parameters_.add("layers", kLayerLogits, weights.log());
+  } else {
+    frozen_[kLayerWeights] = weights.to(device_);
+  }
+}
+
+Tensor Backbone::layer_weights() const {
+  return parameters_.contains(kLayerLogits) ? torch::softmax(parameters_.get(kLayerLogits), 0)
+                                            : frozen_.at(kLayerWeights);
+}
+
+bool Backbone::weighs_layers() const { return parts_.layer_weights || start_.contains(kLayerWeights); }
+
 Tensor Backbone::matrix(const std::string& name) const {
   if (parameters_.contains(name)) return parameters_.get(name).to(type_);
   const std::string a = update_name(name, "lora_A");
@@ -211,6 +252,7 @@ NetworkTensors Backbone::effective() const {
     l.down = matrix(mlp + "down_proj.weight");
     w.layers.push_back(l);
   }
+  w.layer_weights = layer_weights();
   return w;
 }
 
@@ -221,17 +263,16 @@ void Backbone::export_to(const std::string& directory, DType type) const {
 }
 
 void Backbone::export_adapter(const std::string& directory, DType type) const {
-  std::vector<Tensor> held;
-  std::vector<NamedTensor> tensors;
-  const auto add = [&](const std::string& name, const Tensor& t) {
-    held.push_back(t.detach().to(torch::kCPU, torch::kFloat).contiguous());
-    tensors.emplace_back(kPeftPrefix + name, view_of(held.back()));
-  };
-  for (const auto& [name, leaf] : parameters_.leaves()) add(name, leaf);
-  for (const auto& [name, tensor] : frozen_) {
-    if (name.find("router_") != std::string::npos) add(name, tensor);
+  Stored stored;
+  const auto add = [&](const std::string& name, const Tensor& t) { stored.add(kPeftPrefix + name, t, type); };
+  for (const auto& [name, leaf] : parameters_.leaves()) {
+    if (name != kLayerLogits) add(name, leaf);
   }
-  write_safetensors_as(type, directory + "/adapter.safetensors", tensors, {{"format", "pt"}});
+  for (const auto& [name, tensor] : frozen_) {
+    if (name.find(".router_") != std::string::npos) add(name, tensor);
+  }
+  if (weighs_layers()) stored.add(kLayerWeights, layer_weights(), DType::kF32);
+  stored.write(directory + "/adapter.safetensors");
   const nlohmann::ordered_json settings = {
       {"peft_type", "LORA"},
       {"r", parts_.rank},
@@ -247,13 +288,12 @@ void Backbone::export_adapter(const std::string& directory, DType type) const {
 }
 
 void Backbone::export_model(const std::string& directory, DType type) const {
-  std::vector<Tensor> held;
-  std::vector<NamedTensor> tensors;
+  Stored stored;
   for (const auto& [name, leaf] : parameters_.leaves()) {
-    held.push_back(leaf.detach().to(torch::kCPU).contiguous());
-    tensors.emplace_back(name, view_of(held.back()));
+    if (name != kLayerLogits) stored.add(name, leaf, type);
   }
-  write_safetensors_as(type, directory + "/model.safetensors", tensors, {{"format", "pt"}});
+  if (weighs_layers()) stored.add(kLayerWeights, layer_weights(), DType::kF32);
+  stored.write(directory + "/model.safetensors");
   AtomicFile file(directory + "/config.json");
   file.write(config_to_json(config()).dump(2) + "\n");
   file.commit();

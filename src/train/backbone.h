@@ -20,6 +20,7 @@ struct TrainedParts {
   std::vector<int> layers;           // with an update; empty: all
   std::vector<std::string> modules;  // of "q_proj" … "down_proj"; empty: all seven
   bool routers = true;
+  bool layer_weights = false;  // of the layers' scores in their mean
 };
 
 class Backbone {
@@ -42,7 +43,8 @@ class Backbone {
   NetworkTensors effective() const;
 
   /// Writes adapter.safetensors and adapter_config.json (PEFT names, float16), or with all_weights a whole
-  /// model.safetensors and config.json (bfloat16 or float32), into `directory`.
+  /// model.safetensors and config.json (bfloat16 or float32), into `directory`. Layer weights that are trained, or
+  /// came with `start`, stand there as router_layer_weights in float32.
   void export_to(const std::string& directory, DType type) const;
 
  private:
@@ -51,9 +53,12 @@ class Backbone {
   void add_matrix(Context& context, const std::string& name, const msa::Tensor& view, bool has_update);
   void add_vector(Context& context, const std::string& name, const msa::Tensor& view);
   void add_router(Context& context, const std::string& name, const msa::Tensor& given, const msa::Tensor& copy_of);
+  void add_layer_weights(const std::string& start);
   bool has_update(const std::string& module, int layer) const;
   Tensor matrix(const std::string& name) const;
   Tensor vector(const std::string& name) const;
+  Tensor layer_weights() const;  // float32 [routing layers], sum 1
+  bool weighs_layers() const;    // trained, or given at the start
   void export_adapter(const std::string& directory, DType type) const;
   void export_model(const std::string& directory, DType type) const;
 

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <set>
 
+#include "train/losses.h"
+
 namespace msa::train {
 namespace {
 
@@ -69,9 +71,9 @@ class BankEncoder {
   EncodedBank bank_;
 };
 
-/// Mean score over the routing layers, float32 [questions, documents].
-Tensor route(const Network& network, const NetworkTensors& w, const EncodedBank& bank, const RowOwners& documents,
-             const std::vector<Prompt>& prompts, torch::Device device) {
+/// Mean scores over the routing layers.
+DocumentScores route(const Network& network, const NetworkTensors& w, const EncodedBank& bank,
+                     const RowOwners& documents, const std::vector<Prompt>& prompts, torch::Device device) {
   std::vector<int32_t> tokens;
   std::vector<int64_t> starts{0}, rows, row_starts{0};
   for (const Prompt& p : prompts) {
@@ -90,11 +92,12 @@ Tensor route(const Network& network, const NetworkTensors& w, const EncodedBank&
   samples.attends = torch::ones({static_cast<int64_t>(prompts.size()), 1}, torch::kBool).to(device);
   Network::QueryOptions options;
   options.top_k = c.memory.top_k_documents;
-  return torch::stack(network.query(w, bank.memory, documents, samples, options).scores).mean(0);
+  const QueryResult out = network.query(w, bank.memory, documents, samples, options);
+  return {mean_score(out.scores, w.layer_weights), mean_score(out.late, w.layer_weights)};
 }
 
 struct Sums {
-  double at_1 = 0, at_5 = 0, at_16 = 0, at_100 = 0;
+  double at_1 = 0, at_5 = 0, at_16 = 0, at_100 = 0, id_1 = 0, id_3 = 0;
 };
 
 void add_found(const Tensor& ranked, const std::set<int64_t>& gold, Sums& sums) {
@@ -108,6 +111,16 @@ void add_found(const Tensor& ranked, const std::set<int64_t>& gold, Sums& sums) 
     if (i == 15) sums.at_16 += share();
   }
   sums.at_100 += share();
+}
+
+void add_cited(const Tensor& ranked, const std::set<int64_t>& gold, Sums& sums) {
+  const int64_t* best = ranked.data_ptr<int64_t>();
+  const auto found = [&](int64_t first) {
+    const auto is_gold = [&](int64_t d) { return gold.contains(d); };
+    return std::any_of(best, best + std::min(first, ranked.size(0)), is_gold) ? 1 : 0;
+  };
+  sums.id_1 += found(1);
+  sums.id_3 += found(3);
 }
 
 }  // namespace
@@ -134,7 +147,8 @@ BankQuestions choose_bank(const Dataset& dataset, const std::vector<int32_t>& ca
 }
 
 BankRecall measure_recall(const Network& network, const NetworkTensors& w, const PromptTemplate& prompts,
-                          const BankQuestions& bank, torch::Device device) {
+                          const BankQuestions& bank, const RecallOptions& options) {
+  const torch::Device device = options.device;
   torch::NoGradGuard no_gradients;
   const auto start = std::chrono::steady_clock::now();
   const Dataset& data = *bank.dataset;
@@ -153,14 +167,20 @@ BankRecall measure_recall(const Network& network, const NetworkTensors& w, const
     for (size_t i = first; i < end; ++i) {
       asked.push_back(prompts.query(data.questions[static_cast<size_t>(bank.questions[i])].text));
     }
-    const Tensor scores = route(network, w, encoded, documents, asked, device);
-    const Tensor ranked = std::get<1>(scores.topk(std::min<int64_t>(100, documents.size()), 1)).cpu();
+    const DocumentScores scores = route(network, w, encoded, documents, asked, device);
+    const auto best = [&](const Tensor& t, int64_t k) {
+      return std::get<1>(t.topk(std::min<int64_t>(k, documents.size()), 1)).cpu();
+    };
+    const Tensor ranked = best(scores.best, 100);
+    const Tensor sum = scores.best / options.mean_tau + scores.late / options.late_tau;
+    const Tensor cited = best(best_again(scores.best, sum, network.config().memory.top_k_documents), 3);
     for (size_t i = first; i < end; ++i) {
       std::set<int64_t> gold;
       for (const int32_t d : data.questions[static_cast<size_t>(bank.questions[i])].gold) {
         gold.insert(place[static_cast<size_t>(d)]);
       }
       add_found(ranked[static_cast<int64_t>(i - first)], gold, sums);
+      add_cited(cited[static_cast<int64_t>(i - first)], gold, sums);
     }
   }
   BankRecall r;
@@ -170,6 +190,7 @@ BankRecall measure_recall(const Network& network, const NetworkTensors& w, const
   r.tokens = encoded.tokens;
   const double n = std::max<double>(1, static_cast<double>(r.questions));
   r.at_1 = sums.at_1 / n, r.at_5 = sums.at_5 / n, r.at_16 = sums.at_16 / n, r.at_100 = sums.at_100 / n;
+  r.id_1 = sums.id_1 / n, r.id_3 = sums.id_3 / n;
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return r;
 }

@@ -107,6 +107,7 @@ class Benchmark {
   StepOptions step_options() const {
     StepOptions o;
     o.recompute = options_.recompute;
+    o.late_weight = options_.late ? 1 : 0;
     return o;
   }
 

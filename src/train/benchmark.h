@@ -29,6 +29,7 @@ struct BenchmarkOptions {
   BenchmarkBatch batch;
   TrainedParts parts;
   Recompute recompute = Recompute::kNone;
+  bool late = false;  // with losses on the late scores
   int steps = 10;
   torch::Device device = torch::kCPU;
 };

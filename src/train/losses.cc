@@ -76,6 +76,11 @@ Tensor distillation_loss(const std::vector<Tensor>& scores, const RoutingTargets
   return torch::stack(layers).mean();
 }
 
+Tensor best_again(const Tensor& first, const Tensor& second, int64_t k) {
+  const Tensor best = std::get<1>(first.topk(std::min(k, first.size(1)), 1));
+  return torch::full_like(second, -std::numeric_limits<float>::infinity()).scatter_(1, best, second.gather(1, best));
+}
+
 Tensor recall_at(const Tensor& scores, const RoutingTargets& targets, int64_t k) {
   const Tensor best = std::get<1>(scores.topk(std::min(k, scores.size(1)), 1));
   const Tensor hit = targets.positive.gather(1, best).any(1, /*keepdim=*/true).to(torch::kFloat);

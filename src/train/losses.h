@@ -33,6 +33,9 @@ torch::Tensor routing_loss(const std::vector<torch::Tensor>& scores, const Routi
 torch::Tensor distillation_loss(const std::vector<torch::Tensor>& scores, const RoutingTargets& targets, double tau,
                                 double teacher_tau);
 
+/// `second` [Q, D] at the k best documents of `first`, -inf elsewhere: a ranking in two stages.
+torch::Tensor best_again(const torch::Tensor& first, const torch::Tensor& second, int64_t k);
+
 /// Share of samples (with positives) that have a positive among their k best documents of `scores` [Q, D].
 torch::Tensor recall_at(const torch::Tensor& scores, const RoutingTargets& targets, int64_t k);
 

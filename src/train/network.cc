@@ -209,7 +209,9 @@ QueryResult Network::query(const NetworkTensors& w, const std::vector<LayerMemor
     VisibleRows rows = unrouted;
     if (config_.is_routing(layer)) {
       const Tensor queries = routing_queries(l, p.h.index_select(0, samples.routed_rows));
-      result.scores.push_back(routing_scores(queries, samples.routed, m.router_k, documents));
+      const DocumentScores scores = routing_scores(queries, samples.routed, m.router_k, documents);
+      result.scores.push_back(scores.best);
+      result.late.push_back(scores.late);
       Tensor choice = result.scores.back().detach();
       if (options.preferred.defined()) choice = choice + 10.0 * options.preferred.to(torch::kFloat);
       if (samples.only.defined()) choice = choice.masked_fill(~samples.only, kNoScore);
@@ -223,6 +225,10 @@ QueryResult Network::query(const NetworkTensors& w, const std::vector<LayerMemor
   }
   result.hidden = x;
   return result;
+}
+
+Tensor mean_score(const std::vector<Tensor>& scores, const Tensor& layer_weights) {
+  return (torch::stack(scores) * layer_weights.view({-1, 1, 1})).sum(0);
 }
 
 Tensor Network::logits(const NetworkTensors& w, const Tensor& hidden) const {

@@ -30,8 +30,9 @@ struct LayerTensors {
 struct NetworkTensors {
   Tensor embedding;  // [vocab, hidden]
   std::vector<LayerTensors> layers;
-  Tensor final_norm;  // float32 [hidden]
-  Tensor lm_head;     // [vocab, hidden]
+  Tensor final_norm;     // float32 [hidden]
+  Tensor lm_head;        // [vocab, hidden]
+  Tensor layer_weights;  // float32 [routing layers], sum 1: of the layers in the mean score
 };
 
 /// Packed sequences on the device.
@@ -74,7 +75,12 @@ struct Samples {
 struct QueryResult {
   Tensor hidden;               // [S, hidden], before the final norm
   std::vector<Tensor> scores;  // per routing layer float32 [Q, D]
+  std::vector<Tensor> late;    // the same, late scores
 };
+
+/// Scores of the routing layers [Q, D] → their weighted mean, by which documents are ranked. layer_weights float32
+/// [routing layers], sum 1.
+Tensor mean_score(const std::vector<Tensor>& scores, const Tensor& layer_weights);
 
 class Network {
  public:

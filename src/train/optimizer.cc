@@ -10,6 +10,7 @@ namespace {
 double rate_of(const OptimizerRecipe& recipe, const std::string& group) {
   if (group == "adapter") return recipe.adapter_rate;
   if (group == "router") return recipe.router_rate;
+  if (group == "layers") return recipe.layer_weight_rate;
   return recipe.weights_rate;
 }
 

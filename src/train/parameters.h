@@ -12,7 +12,7 @@ namespace msa::train {
 class Parameters {
  public:
   struct Group {
-    std::string name;         // "adapter", "router", "all"
+    std::string name;         // "adapter", "router", "layers", "weights"
     torch::Tensor values;     // float32 [n]
     torch::Tensor gradients;  // float32 [n]
   };

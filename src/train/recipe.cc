@@ -46,12 +46,13 @@ ModelRecipe model_of(const TomlFields& t, const std::string& root) {
 }
 
 OptimizerRecipe optimizer_of(const TomlFields& t) {
-  t.allow_only({"adapter_rate", "router_rate", "weights_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip",
-                "warmup_steps", "schedule", "final_share"});
+  t.allow_only({"adapter_rate", "router_rate", "weights_rate", "layer_weight_rate", "beta1", "beta2", "epsilon",
+                "weight_decay", "clip", "warmup_steps", "schedule", "final_share"});
   OptimizerRecipe r;
   r.adapter_rate = t.number("adapter_rate", r.adapter_rate, 0, 1);
   r.router_rate = t.number("router_rate", r.router_rate, 0, 1);
   r.weights_rate = t.number("weights_rate", r.weights_rate, 0, 1);
+  r.layer_weight_rate = t.number("layer_weight_rate", r.layer_weight_rate, 0, 1);
   r.beta1 = t.number("beta1", r.beta1, 0, 0.99999);
   r.beta2 = t.number("beta2", r.beta2, 0, 0.9999999);
   r.epsilon = t.number("epsilon", r.epsilon, 0, 1);
@@ -65,7 +66,8 @@ OptimizerRecipe optimizer_of(const TomlFields& t) {
 
 LossRecipe loss_of(const TomlFields& t) {
   t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "cite_weight",
-                "mean_weight", "mean_tau", "distillation", "teacher_tau", "attend_gold", "attend_gold_until"});
+                "mean_weight", "mean_tau", "distillation", "teacher_tau", "late_weight", "late_tau",
+                "late_distillation", "attend_gold", "attend_gold_until"});
   LossRecipe r;
   r.routing = one_of(t, "routing", "equation5", {"equation5", "infonce"}) == "equation5" ? RoutingLoss::kEquation5
                                                                                          : RoutingLoss::kInfoNce;
@@ -80,6 +82,9 @@ LossRecipe loss_of(const TomlFields& t) {
   r.mean_tau = t.number("mean_tau", r.mean_tau, 1e-4, 100);
   r.distillation = t.number("distillation", r.distillation, 0, kHuge);
   r.teacher_tau = t.number("teacher_tau", r.teacher_tau, 1e-4, kHuge);
+  r.late_weight = t.number("late_weight", r.late_weight, 0, kHuge);
+  r.late_tau = t.number("late_tau", r.late_tau, 1e-4, 100);
+  r.late_distillation = t.number("late_distillation", r.late_distillation, 0, kHuge);
   r.attend_gold = t.number("attend_gold", r.attend_gold, 0, 1);
   r.attend_gold_until = t.number("attend_gold_until", r.attend_gold_until, 0, 1);
   return r;
@@ -134,6 +139,7 @@ Recipe read_recipe(const std::string& path) {
   Recipe r;
   r.model = model_of(top.need_table("model"), root);
   r.optimizer = optimizer_of(optional("optimizer"));
+  r.model.parts.layer_weights = r.optimizer.layer_weight_rate > 0;
   r.loss = loss_of(optional("loss"));
   r.data = parse_data_recipe(top.need_table("data"), root);
   r.evaluation = evaluation_of(optional("evaluation"), root);

@@ -19,6 +19,7 @@ struct ModelRecipe {
 
 struct OptimizerRecipe {
   double adapter_rate = 1e-3, router_rate = 2e-3, weights_rate = 2e-5;
+  double layer_weight_rate = 0;  // of the layers' weights in the mean score; 0: they stay as they are
   double beta1 = 0.9, beta2 = 0.98, epsilon = 1e-8, weight_decay = 0.01;
   double clip = 1.0;  // largest norm of all gradients together
   int64_t warmup_steps = 50;
@@ -35,6 +36,7 @@ struct LossRecipe {
   double cite_weight = 1;                   // of tokens that cite documents in L_LM; those of answers and texts weigh 1
   double mean_weight = 0, mean_tau = 0.05;  // the same loss on the mean of the layers' scores, beside it
   double distillation = 0, teacher_tau = 1.0;
+  double late_weight = 0, late_tau = 0.02, late_distillation = 0;  // the same losses on the late scores
   double attend_gold = 1.0;  // probability at the first step that gold documents are attended whatever they score,
   double attend_gold_until = 0.2;  // falling to 0 at this share of all steps
 };

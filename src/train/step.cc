@@ -10,6 +10,8 @@ namespace F = torch::nn::functional;
 
 // Rows of logits that exist at once: 49,152 floats each for the default model.
 constexpr int64_t kLogitRows = 2048;
+// Documents that the engine attends to, and cites from.
+constexpr int64_t kRanked = 16;
 
 /// The head and documents [first, end) of the batch's pool.
 std::pair<std::vector<int32_t>, std::vector<int64_t>> part_of_pool(const Batch& batch, int64_t first, int64_t end) {
@@ -76,6 +78,17 @@ void add_language_losses(const Network& network, const NetworkTensors& w, const 
   r.text_loss = texts.detach() / std::max(1.0, n_texts);
 }
 
+void add_late_losses(const Tensor& late, const RoutingTargets& targets, const StepOptions& options, StepResult& r) {
+  if (options.late_weight > 0) {
+    r.late_loss = routing_loss({late}, targets, options.routing_loss, options.late_tau);
+    r.loss = r.loss + options.aux_weight * options.late_weight * r.late_loss;
+  }
+  if (options.late_distillation > 0 && targets.teacher.defined()) {
+    r.late_distillation = distillation_loss({late}, targets, options.late_tau, options.teacher_tau);
+    r.loss = r.loss + options.late_distillation * r.late_distillation;
+  }
+}
+
 /// Memory of all documents: the pool with gradients, the extra negatives without.
 std::vector<LayerMemory> encode_all(const Network& network, const NetworkTensors& w, const StepInput& input,
                                     Recompute recompute) {
@@ -139,7 +152,7 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
   add_language_losses(network, w, input, out.hidden, options.cite_weight, r);
   r.aux_loss = routing_loss(out.scores, input.targets, options.routing_loss, options.tau);
   r.loss = options.lm_weight * r.lm_loss + options.aux_weight * r.aux_loss;
-  const Tensor mean = torch::stack(out.scores).mean(0);
+  const Tensor mean = mean_score(out.scores, w.layer_weights);
   if (options.mean_weight > 0) {
     r.mean_loss = routing_loss({mean}, input.targets, options.routing_loss, options.mean_tau);
     r.loss = r.loss + options.aux_weight * options.mean_weight * r.mean_loss;
@@ -148,9 +161,12 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
     r.distillation = distillation_loss({mean}, input.targets, options.mean_tau, options.teacher_tau);
     r.loss = r.loss + options.distillation_weight * r.distillation;
   }
+  const Tensor late = mean_score(out.late, w.layer_weights);
+  add_late_losses(late, input.targets, options, r);
   torch::NoGradGuard no_gradients;
   r.recall_1 = recall_at(mean, input.targets, 1);
-  r.recall_16 = recall_at(mean, input.targets, 16);
+  r.recall_16 = recall_at(mean, input.targets, kRanked);
+  r.late_recall_1 = recall_at(best_again(mean, late, kRanked), input.targets, 1);
   return r;
 }
 

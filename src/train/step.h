@@ -30,8 +30,11 @@ struct StepInput {
 struct StepOptions {
   double lm_weight = 1, aux_weight = 0.1, distillation_weight = 0;
   double cite_weight = 1;  // of each token that cites documents in the mean that L_LM is; other tokens weigh 1
-  double mean_weight = 0;  // of the same routing loss on the mean of the layers' scores, relative to aux_weight
+  double mean_weight =
+      0;  // of the same routing loss on the weighted mean of the layers' scores, relative to aux_weight
   double mean_tau = 0.05;
+  double late_weight = 0;  // of the same loss on the mean of the layers' late scores, relative to aux_weight
+  double late_tau = 0.02, late_distillation = 0;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;
   Recompute recompute = Recompute::kNone;  // of stage 1, layer by layer
@@ -43,7 +46,9 @@ struct StepResult {
   torch::Tensor cite_loss, text_loss;     // means over tokens that cite documents, and over the others; 0 without any
   torch::Tensor mean_loss;                // undefined without its weight
   torch::Tensor distillation;             // undefined without a teacher; of the mean score
-  torch::Tensor recall_1, recall_16;      // inside the pool, mean score over layers
+  torch::Tensor late_loss, late_distillation;  // undefined without their weights
+  torch::Tensor recall_1, recall_16;           // inside the pool, mean score over layers
+  torch::Tensor late_recall_1;                 // of the 16 best by mean score, ranked by the late score
 };
 
 /// The losses of what the samples gave.

@@ -53,11 +53,14 @@ class Progress {
   void add(const StepResult& r, const Tensor& norm, double distillation_weight) {
     std::vector<Tensor> row{r.loss, r.lm_loss, r.aux_loss, r.recall_1, r.recall_16, norm, r.cite_loss, r.text_loss};
     row.push_back(distillation_weight > 0 && r.distillation.defined() ? r.distillation : torch::zeros_like(r.loss));
+    row.push_back(r.late_recall_1);
+    row.push_back(r.late_loss.defined() ? r.late_loss : torch::zeros_like(r.loss));
     for (Tensor& t : row) t = t.detach().to(torch::kFloat);
     rows_.push_back(torch::stack(row));
   }
 
   struct Line {
+    double late_recall_1 = 0, late = 0;
     double loss = 0, lm = 0, cite = 0, text = 0, aux = 0, recall_1 = 0, recall_16 = 0, norm = 0, distillation = 0;
     int64_t lost = 0;  // steps whose gradient was not finite
     int64_t steps = 0;
@@ -74,6 +77,7 @@ class Progress {
     const Tensor mean = all.index({finite}).mean(0);
     const auto at = [&](int i) { return static_cast<double>(mean[i].item<float>()); };
     line.loss = at(0), line.lm = at(1), line.aux = at(2), line.recall_1 = at(3), line.recall_16 = at(4);
+    line.late_recall_1 = at(9), line.late = at(10);
     line.norm = at(5), line.cite = at(6), line.text = at(7), line.distillation = at(8);
     return line;
   }
@@ -159,6 +163,9 @@ struct Trainer::Impl {
     o.mean_weight = l.mean_weight;
     o.mean_tau = l.mean_tau;
     o.distillation_weight = l.distillation;
+    o.late_weight = l.late_weight;
+    o.late_tau = l.late_tau;
+    o.late_distillation = l.late_distillation;
     o.routing_loss = l.routing;
     o.tau = l.tau;
     o.teacher_tau = l.teacher_tau;
@@ -247,11 +254,12 @@ struct Trainer::Impl {
     const double rate = static_cast<double>(tokens_since) / std::max(1e-9, seconds);
     const double gib = static_cast<double>(peak_memory(device)) / (1 << 30);
     std::cerr << fmt::format(
-        "step {}/{}  loss {:.3f}  cite {:.3f}  text {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f}  norm {:.2f}  "
+        "step {}/{}  loss {:.3f}  cite {:.3f}  text {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f} late @1 "
+        "{:.2f}  norm {:.2f}  "
         "{:.0f} tok/s  "
         "{:.1f} GiB  waited {:.0f} %{}\n",
         state.step, recipe.run.steps, line.loss, line.cite, line.text, line.aux, line.recall_1, line.recall_16,
-        line.norm, rate, gib, 100 * waited / std::max(1e-9, seconds),
+        line.late_recall_1, line.norm, rate, gib, 100 * waited / std::max(1e-9, seconds),
         line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
     write_metrics({{"step", state.step},
                    {"loss", line.loss},
@@ -262,6 +270,8 @@ struct Trainer::Impl {
                    {"distillation_loss", line.distillation},
                    {"pool_recall_1", line.recall_1},
                    {"pool_recall_16", line.recall_16},
+                   {"late_loss", line.late},
+                   {"pool_late_recall_1", line.late_recall_1},
                    {"gradient_norm", line.norm},
                    {"lost_steps", line.lost},
                    {"tokens", state.tokens},
@@ -277,10 +287,13 @@ struct Trainer::Impl {
     const NetworkTensors w = backbone.effective();
     for (size_t i = 0; i < banks.size(); ++i) {
       if (recipe.evaluation.sets[i].only_at_end && !at_end) continue;
-      const BankRecall r = measure_recall(network, w, prompts, banks[i], device);
+      const BankRecall r =
+          measure_recall(network, w, prompts, banks[i], {recipe.loss.mean_tau, recipe.loss.late_tau, device});
       std::cerr << fmt::format(
-          "      whole bank {}: {} documents, {} questions: @1 {:.3f} @5 {:.3f} @16 {:.3f} @100 {:.3f} ({:.1f} s)\n",
-          fs::path(r.set).filename().string(), r.documents, r.questions, r.at_1, r.at_5, r.at_16, r.at_100, r.seconds);
+          "      whole bank {}: {} documents, {} questions: @1 {:.3f} @5 {:.3f} @16 {:.3f} @100 {:.3f} id@1 {:.3f} "
+          "id@3 {:.3f} ({:.1f} s)\n",
+          fs::path(r.set).filename().string(), r.documents, r.questions, r.at_1, r.at_5, r.at_16, r.at_100, r.id_1,
+          r.id_3, r.seconds);
       write_metrics({{"step", state.step},
                      {"set", fs::path(r.set).filename().string()},
                      {"documents", r.documents},
@@ -289,6 +302,8 @@ struct Trainer::Impl {
                      {"recall_5", r.at_5},
                      {"recall_16", r.at_16},
                      {"recall_100", r.at_100},
+                     {"id_1", r.id_1},
+                     {"id_3", r.id_3},
                      {"eval_seconds", r.seconds}});
       if (first.questions == 0) first = r;
     }

@@ -1,6 +1,7 @@
 // A question's view of a bank whose keys lie on a GPU, against the same view with the CPU's scan.
 #include "engine/bank_memory.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -85,6 +86,7 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
   Context cpu(2);
   Context& gpu = cuda_context();
   const auto snapshot = bank_->snapshot();
+  config_.memory.layer_weights = {0.5f, 1.5f, 1.0f};
   std::vector<uint8_t> some(Router(snapshot, Similarity::kCosine, config_.n_heads).n_slots());
   for (size_t slot = 0; slot < some.size(); ++slot) some[slot] = slot % 3 != 0;
   for (const DeviceOptions& options : device_options()) {
@@ -110,7 +112,9 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
         expect_content(gpu, *snapshot, i, there, layer);
       }
       for (const int count : {1, 7, 64, 100}) expect_agree(here.routed(count), there.routed(count));
-      for (const ScoredDocument& d : there.routed(3)) {
+      const std::vector<ScoredDocument> best = there.routed(3);
+      EXPECT_THAT(there.late_scores(best), ::testing::Pointwise(::testing::FloatNear(1e-5f), here.late_scores(best)));
+      for (const ScoredDocument& d : best) {
         const std::vector<float> layers = there.layer_scores(d), expected = here.layer_scores(d);
         for (int i = 0; i < 3; ++i) {
           EXPECT_EQ(layers[static_cast<size_t>(i)], there.scores(i)[there.slot_of(d)]);

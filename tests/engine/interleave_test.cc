@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "../device_testing.h"
@@ -47,6 +49,7 @@ class Interleave : public DeviceTest {
   std::unique_ptr<Context> context_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Bank> bank_;
+  int tried_ = 0;
 };
 
 AskOptions short_answers() {
@@ -104,6 +107,25 @@ TEST_P(Interleave, DocumentsAreBounded) {
   options.max_documents = 100;
   options.max_hops = 100;
   EXPECT_LE(ask(options).documents.size(), 5u);
+}
+
+TEST_P(Interleave, AHopTakesDocumentsUntilTheirPriorExceedsItsMass) {
+  const std::string path = folder_.path().string() + "/msa_template.json";
+  auto json = nlohmann::json::parse(std::ifstream(path));
+  for (const auto& [mass, expected] : {std::pair<double, size_t>{1e-9, 1}, {0.999999, 3}}) {
+    // A prior that hardly tells documents apart and that alone decides.
+    json["id_decoding"] = {
+        {"prior_weight", 1000}, {"prior_temperature", 100}, {"late_temperature", 100}, {"hop_mass", mass}};
+    std::ofstream(path) << json.dump();
+    model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
+    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
+    add_five();
+    const Answer answer = ask(short_answers());
+    if (answer.hops.front().end == HopEnd::kModelEnded) continue;  // the model's choice, whatever the mass
+    EXPECT_EQ(answer.hops.front().fetched.size(), expected);
+    ++tried_;
+  }
+  EXPECT_GT(tried_, 0) << "the tiny model never fetched: give it another seed";
 }
 
 TEST_P(Interleave, BytesAreBounded) {

@@ -13,7 +13,7 @@
 #include "core/error.h"
 #include "io/beir.h"
 #include "io/file.h"
-#include "train/make_data/words.h"
+#include "train/data/words.h"
 
 namespace msa::train {
 namespace {

@@ -7,10 +7,10 @@
 #include <set>
 
 #include "core/error.h"
+#include "train/data/words.h"
 #include "train/make_data/clause.h"
 #include "train/make_data/linked_questions.h"
 #include "train/make_data/text_questions.h"
-#include "train/make_data/words.h"
 
 namespace msa::train {
 namespace {

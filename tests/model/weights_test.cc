@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <numeric>
 
 #include "tests/model/model_files.h"
 
@@ -117,6 +118,28 @@ TEST(LoadWeights, MergesTheAdapterInFloat32) {
   EXPECT_EQ(values_of(base.layers[4].router_q), values_of(merged.layers[4].router_q));
 }
 
+TEST(LoadWeights, TakesTheWeightsOfLayersWithMeanOne) {
+  const Checkpoint checkpoint("llama-p8");
+  AdapterFiles adapter(checkpoint);
+  const size_t n = load_weights(kGoldens + "llama-p8").config.memory.routing_layers.size();
+  EXPECT_TRUE(load_weights(kGoldens + "llama-p8").config.memory.layer_weights.empty());
+  std::vector<float> values(n, 0.25f);
+  values[0] = 0.5f;
+  adapter.tensors["router_layer_weights"] = Tensor(values.data(), DType::kF32, {static_cast<int64_t>(n)});
+  const TemporaryFolder folder;
+  checkpoint.write(folder.path());
+  adapter.write(folder.path());
+  const std::vector<float> weights = load_weights(folder.path()).config.memory.layer_weights;
+  ASSERT_EQ(weights.size(), n);
+  EXPECT_NEAR(std::accumulate(weights.begin(), weights.end(), 0.0), static_cast<double>(n), 1e-5);
+  EXPECT_FLOAT_EQ(weights[0], 2 * weights[1]);
+  for (const float wrong : {0.0f, -1.0f, std::nanf("")}) {
+    values[1] = wrong;
+    adapter.write(folder.path());
+    EXPECT_THROW(load_weights(folder.path()), Error);
+  }
+}
+
 TEST(LoadWeights, RefusesAdaptersItWouldComputeOtherwise) {
   const Checkpoint checkpoint("llama-p8");
   const TemporaryFolder folder;
@@ -196,7 +219,12 @@ TEST(LoadWeights, FingerprintFollowsWhatABankDependsOn) {
             plain);
   fingerprint([](Checkpoint&) {});
   write_file_atomically(folder / "msa_template.json", "{}");
-  EXPECT_NE(load_weights(folder.path()).fingerprint, plain);
+  const std::string with_template = load_weights(folder.path()).fingerprint;
+  EXPECT_NE(with_template, plain);
+  write_file_atomically(folder / "msa_template.json", R"({"id_decoding": {"prior_weight": 1}})");
+  EXPECT_EQ(load_weights(folder.path()).fingerprint, with_template);
+  write_file_atomically(folder / "msa_template.json", R"({"stop": []})");
+  EXPECT_NE(load_weights(folder.path()).fingerprint, with_template);
 }
 
 }  // namespace

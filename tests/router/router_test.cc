@@ -27,13 +27,14 @@ float at(const Tensor& rows, int64_t row, int64_t column) {
   return rows.dtype == DType::kF32 ? rows.row<float>(row)[column] : to_float(rows.row<bf16>(row)[column]);
 }
 
-/// Section 1 of the design, word by word: head by head, token by token, chunk by chunk.
-double reference_score(const Segment& segment, int64_t document, int layer, const Tensor& q, const BankShape& shape,
-                       Similarity similarity) {
+/// Section 1 of the design, word by word: head by head, token by token, chunk by chunk. For each token the largest
+/// score of any chunk [n_routed].
+std::vector<double> reference_scores(const Segment& segment, int64_t document, int layer, const Tensor& q,
+                                     const BankShape& shape, Similarity similarity) {
   const int64_t d = shape.head_dim;
   const Tensor keys = segment.keys(layer);
   const auto starts = segment.chunk_starts();
-  double best = -std::numeric_limits<double>::infinity();
+  std::vector<double> best(static_cast<size_t>(q.rows()), -std::numeric_limits<double>::infinity());
   for (int64_t chunk = starts[static_cast<size_t>(document)]; chunk < starts[static_cast<size_t>(document) + 1];
        ++chunk) {
     for (int64_t t = 0; t < q.rows(); ++t) {
@@ -50,10 +51,16 @@ double reference_score(const Segment& segment, int64_t document, int layer, cons
                                                                : 1 / std::sqrt(static_cast<double>(d));
         mean += dot * scale / kHeads;
       }
-      best = std::max(best, mean);
+      best[static_cast<size_t>(t)] = std::max(best[static_cast<size_t>(t)], mean);
     }
   }
   return best;
+}
+
+double reference_score(const Segment& segment, int64_t document, int layer, const Tensor& q, const BankShape& shape,
+                       Similarity similarity) {
+  const std::vector<double> of_tokens = reference_scores(segment, document, layer, q, shape, similarity);
+  return *std::max_element(of_tokens.begin(), of_tokens.end());
 }
 
 struct Case {
@@ -100,6 +107,55 @@ TEST_P(RouterTest, ScoresAsThePlainLoop) {
       const double tolerance = dtype == DType::kF32 ? 1e-5 : 1e-2 * std::max(1.0, std::abs(want));
       EXPECT_NEAR(scores[static_cast<size_t>(slot)], want, tolerance);
     }
+  }
+}
+
+TEST_P(RouterTest, LateScoresAreMeansOverTokens) {
+  const auto [dtype, similarity, n_routed] = GetParam();
+  std::mt19937 random(19);
+  const auto bank = Bank::in_memory(small_shape(dtype));
+  for (const int64_t count : {1, 20}) ASSERT_TRUE(add(*bank, random_batch(*bank, count, random)).committed());
+  const Router router(bank->snapshot(), similarity, kHeads);
+  Buffer memory;
+  testing::fill(memory, n_routed * kHeads * 10, DType::kF32, random);
+  const Tensor q(memory.data(), DType::kF32, {n_routed, kHeads * 10});
+  std::vector<ScoredDocument> documents;
+  for (const int64_t slot : {7, 0, 20, 7}) documents.push_back(router.slot(slot));
+  for (int layer = 0; layer < 3; ++layer) {
+    const std::vector<float> scores = router.late_scores(layer, q, documents);
+    ASSERT_EQ(scores.size(), documents.size());
+    for (size_t i = 0; i < documents.size(); ++i) {
+      const ScoredDocument& d = documents[i];
+      const Segment& segment = *router.snapshot().segments[static_cast<size_t>(d.segment)];
+      double want = 0;
+      for (const double best : reference_scores(segment, d.index, layer, q, bank->shape(), similarity)) want += best;
+      EXPECT_NEAR(scores[i], want / static_cast<double>(n_routed), 1e-5 * std::max(1.0, std::abs(want)));
+    }
+  }
+  EXPECT_THAT(router.late_scores(0, q, {}), IsEmpty());
+}
+
+TEST(RouterWeights, MultiplyTheScoresOfTheirLayer) {
+  std::mt19937 random(29);
+  const auto bank = Bank::in_memory(small_shape());
+  ASSERT_TRUE(add(*bank, random_batch(*bank, 9, random)).committed());
+  const std::vector<float> weights{0.5f, 2.0f, 0.5f};
+  const Router plain(bank->snapshot(), Similarity::kCosine, kHeads);
+  const Router weighted(bank->snapshot(), Similarity::kCosine, kHeads, weights);
+  Context context(2);
+  Buffer memory;
+  testing::fill(memory, 4 * kHeads * 10, DType::kF32, random);
+  const Tensor q(memory.data(), DType::kF32, {4, kHeads * 10});
+  std::vector<float> before, after;
+  const std::vector<ScoredDocument> two{plain.slot(3), plain.slot(8)};
+  for (int layer = 0; layer < 3; ++layer) {
+    const float weight = weights[static_cast<size_t>(layer)];
+    plain.score(context, layer, q, before);
+    weighted.score(context, layer, q, after);
+    for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(after[i], weight * before[i]);  // powers of two: exact
+    const std::vector<float> late = plain.late_scores(layer, q, two),
+                             late_weighted = weighted.late_scores(layer, q, two);
+    for (size_t i = 0; i < 2; ++i) EXPECT_EQ(late_weighted[i], weight * late[i]);
   }
 }
 
@@ -206,7 +262,7 @@ TEST(RouterEmpty, ScoresNothing) {
 TEST(RouterFold, TakesZeroHeads) {
   std::vector<float> q(kHeads * 10, 0.0f);
   std::vector<float> folded(20, 1.0f);
-  fold_query_heads(Tensor(q.data(), DType::kF32, {1, kHeads * 10}), Similarity::kCosine, kHeads, 2,
+  fold_query_heads(Tensor(q.data(), DType::kF32, {1, kHeads * 10}), {Similarity::kCosine, kHeads, 2},
                    Tensor(folded.data(), DType::kF32, {1, 20}));
   EXPECT_THAT(folded, Each(0.0f));
 }

@@ -109,6 +109,20 @@ TEST_F(DefaultModel, Answers) {
   EXPECT_EQ(prompts_->prior_temperature, 0.03f);
 }
 
+TEST(PromptTemplate, IdDecodingMayAddLateScoresAndBoundAHopByItsMass) {
+  const Tokenizer tokenizer = tiny();
+  Json json = Json::parse(std::ifstream(kModel + "msa_template.json"));
+  json["id_decoding"] = {{"prior_weight", 1}, {"prior_temperature", 0.03}};
+  const PromptTemplate plain = PromptTemplate::from_json(json.dump(), "template", tokenizer);
+  EXPECT_EQ(plain.late_temperature, 0.0f);
+  EXPECT_EQ(plain.hop_mass, 0.0f);
+  json["id_decoding"]["late_temperature"] = 0.02;
+  json["id_decoding"]["hop_mass"] = 0.7;
+  const PromptTemplate both = PromptTemplate::from_json(json.dump(), "template", tokenizer);
+  EXPECT_EQ(both.late_temperature, 0.02f);
+  EXPECT_EQ(both.hop_mass, 0.7f);
+}
+
 TEST(PromptTemplate, QuestionsInjectNoControlTokens) {
   const Tokenizer tokenizer = tiny();
   const PromptTemplate prompts = PromptTemplate::load(kModel + "msa_template.json", tokenizer);
@@ -176,6 +190,8 @@ TEST(TemplateFile, NamesWhatItRefuses) {
       {"/id_decoding/prior_temperature", 0, "$.id_decoding.prior_temperature"},
       {"/id_decoding/prior_temperature", "0.1", "$.id_decoding.prior_temperature"},
       {"/id_decoding/temperature", 1, "$.id_decoding.temperature: no such field"},
+      {"/id_decoding/late_temperature", -0.1, "$.id_decoding.late_temperature"},
+      {"/id_decoding/hop_mass", 1, "$.id_decoding.hop_mass"},
   };
   EXPECT_EQ(refusal(template_text()), "no error");
   for (const Case& c : cases) {

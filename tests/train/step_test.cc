@@ -7,6 +7,7 @@
 
 #include "../engine/tiny_model.h"
 #include "devices.h"
+#include "io/safetensors.h"
 #include "train/backbone.h"
 #include "train/conformance.h"
 #include "train/recompute.h"
@@ -32,7 +33,7 @@ TEST(RoutingScores, EqualBruteForceWithGradients) {
   // Sample 1 has no routed token, document 2 has one chunk.
   const RowOwners samples = RowOwners::from({0, 4, 4, 11}, torch::kCPU);
   const RowOwners documents = RowOwners::from({0, 3, 8, 9}, torch::kCPU);
-  const auto scores = routing_scores(q, samples, k, documents);
+  const auto scores = routing_scores(q, samples, k, documents).best;
   const auto products = torch::matmul(q, k.t());
   const auto weights = torch::randn({3, 3});
   auto expected = torch::zeros({});
@@ -51,6 +52,74 @@ TEST(RoutingScores, EqualBruteForceWithGradients) {
   const auto got = torch::autograd::grad({(scores * weights * mask).sum()}, {q, k});
   EXPECT_TRUE(torch::allclose(got[0], want[0], 1e-5, 1e-6));
   EXPECT_TRUE(torch::allclose(got[1], want[1], 1e-5, 1e-6));
+}
+
+/// Both scores and their gradients against a plain composition in float64.
+class BothScores : public OnDevice {};
+
+TEST_P(BothScores, EqualAPlainCompositionInFloat64) {
+  const uint64_t seed = std::random_device()();
+  std::cout << "seed " << seed << '\n';
+  torch::manual_seed(seed);
+  std::mt19937_64 random(seed);
+  // Sample 2 has no routed token; documents of 1 to 12 chunks, one of 300: numbers beyond a byte.
+  std::vector<int64_t> sample_starts{0}, document_starts{0};
+  for (const int64_t n : {7, 1, 0, 40, 3}) sample_starts.push_back(sample_starts.back() + n);
+  for (int d = 0; d < 30; ++d)
+    document_starts.push_back(document_starts.back() + 1 + static_cast<int64_t>(random() % 12));
+  for (const bool wide : {false, true}) {
+    if (wide) document_starts.push_back(document_starts.back() + 300);
+    const RowOwners samples = RowOwners::from(sample_starts, device_),
+                    documents = RowOwners::from(document_starts, device_);
+    const auto q = torch::randn({sample_starts.back(), 24}), k = torch::randn({document_starts.back(), 24});
+    const auto best_weights = torch::randn({samples.size(), documents.size()});
+    const auto late_weights = torch::randn({samples.size(), documents.size()});
+    const auto q64 = q.to(torch::kDouble).set_requires_grad(true), k64 = k.to(torch::kDouble).set_requires_grad(true);
+    const auto products = torch::matmul(q64, k64.t());
+    const auto q32 = q.to(device_).set_requires_grad(true), k32 = k.to(device_).set_requires_grad(true);
+    const DocumentScores got = routing_scores(q32, samples, k32, documents);
+    const auto best = got.best.to(torch::kCPU, torch::kDouble), late = got.late.to(torch::kCPU, torch::kDouble);
+    auto expected = torch::zeros({}, torch::kDouble);
+    for (int64_t s = 0; s < samples.size(); ++s) {
+      for (int64_t d = 0; d < documents.size(); ++d) {
+        if (s == 2) {
+          EXPECT_EQ(late[s][d].item<double>(), 0);
+          continue;
+        }
+        const auto block = products.slice(0, sample_starts[size_t(s)], sample_starts[size_t(s) + 1])
+                               .slice(1, document_starts[size_t(d)], document_starts[size_t(d) + 1]);
+        const auto by_token = std::get<0>(block.max(1));
+        EXPECT_NEAR(best[s][d].item<double>(), by_token.max().item<double>(), 1e-4);
+        EXPECT_NEAR(late[s][d].item<double>(), by_token.mean().item<double>(), 1e-4);
+        expected = expected + by_token.max() * best_weights[s][d] + by_token.mean() * late_weights[s][d];
+      }
+    }
+    const auto want = torch::autograd::grad({expected}, {q64, k64});
+    const auto there = torch::ones({samples.size(), 1}).to(device_);
+    there[2].zero_();
+    const auto loss = (got.best * best_weights.to(device_) * there + got.late * late_weights.to(device_)).sum();
+    const auto gradients = torch::autograd::grad({loss}, {q32, k32});
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_TRUE(torch::allclose(gradients[i].to(torch::kCPU, torch::kDouble), want[i], 1e-4, 1e-4)) << i << wide;
+    }
+    // One of the two alone.
+    const auto only_late = torch::autograd::grad(
+        {(routing_scores(q32, samples, k32, documents).late * late_weights.to(device_)).sum()}, {q32, k32});
+    const auto only_best = torch::autograd::grad(
+        {(routing_scores(q32, samples, k32, documents).best * best_weights.to(device_) * there).sum()}, {q32, k32});
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_TRUE(torch::allclose(only_late[i] + only_best[i], gradients[i], 1e-4, 1e-4));
+      EXPECT_GT(only_late[i].norm().item<double>(), 0.1);
+    }
+  }
+}
+
+MSA_ON_EVERY_DEVICE(BothScores);
+
+TEST(BestAgain, RanksTheBestOfTheFirstByTheSecond) {
+  const auto first = torch::tensor({{3.0f, 2.0f, 1.0f, 0.0f}}), second = torch::tensor({{0.0f, 1.0f, 2.0f, 9.0f}});
+  EXPECT_EQ(best_again(first, second, 3).argmax(1).item<int64_t>(), 2);
+  EXPECT_EQ(best_again(first, second, 9).argmax(1).item<int64_t>(), 3);
 }
 
 TEST(Attention, EqualsOneSequenceAtATimeWithAPrefix) {
@@ -278,6 +347,79 @@ TEST_F(Step, TheMeanScoreHasALossOfItsOwn) {
               r.lm_loss.item<double>() + 0.1 * r.aux_loss.item<double>() + 0.05 * r.mean_loss.item<double>(), 1e-5);
   // The loss is convex in the scores: of the mean it is at most the mean of the layers'.
   EXPECT_LE(r.mean_loss.item<double>(), r.aux_loss.item<double>() + 1e-6);
+}
+
+TEST_F(Step, LateScoresHaveLossesOfTheirOwn) {
+  Batch batch = random_batch(6, 3);
+  batch.teacher_starts = {0};
+  for (int32_t s = 0; s < 3; ++s) {
+    for (int32_t d = 0; d < 6; ++d) {
+      batch.teacher_documents.push_back(d);
+      batch.teacher_scores.push_back(0.1f * static_cast<float>((s + d) % 6));
+    }
+    batch.teacher_starts.push_back(6 * (s + 1));
+  }
+  StepOptions options;
+  const StepResult without = run(batch, options);
+  EXPECT_FALSE(without.late_loss.defined() || without.late_distillation.defined());
+  const auto before = gradients(batch, options);
+  options.late_weight = 0.5;
+  options.late_distillation = 0.25;
+  options.teacher_tau = 0.1;
+  const StepResult r = run(batch, options);
+  EXPECT_GT(r.late_loss.item<double>(), 0);
+  EXPECT_NEAR(
+      r.loss.item<double>(),
+      without.loss.item<double>() + 0.05 * r.late_loss.item<double>() + 0.25 * r.late_distillation.item<double>(),
+      1e-5);
+  const auto after = gradients(batch, options);
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_FALSE(torch::allclose(before[i], after[i], 1e-3, 1e-6));
+}
+
+TEST_F(Step, LayerWeightsAreTrainedWrittenAndTakenUpAgain) {
+  parts_.layer_weights = true;
+  backbone_ = std::make_unique<Backbone>(folder_.path().string(), "", parts_, torch::kFloat, torch::kCPU, 1);
+  EXPECT_TRUE(torch::allclose(backbone_->effective().layer_weights, torch::full({2}, 0.5)));
+  const torch::Tensor logits = backbone_->parameters().get("router_layer_logits");
+  {
+    torch::NoGradGuard no_gradients;
+    logits.copy_(torch::tensor({1.0f, -0.5f}));
+  }
+  const Batch batch = random_batch(6, 3);
+  StepOptions options;
+  options.aux_weight = options.mean_weight = 1;
+  gradients(batch, options);
+  const Network network(backbone_->config(), torch::kFloat);
+  const NetworkTensors w = backbone_->effective();
+  const StepInput input = StepInput::from(batch, backbone_->config(), torch::kCPU);
+  const auto memory = network.encode(w, input.pool, input.chunks, Recompute::kNone);
+  const auto scores = network.query(w, memory, input.documents, input.samples, {input.top_k, {}}).scores;
+  ASSERT_EQ(scores.size(), 2u);
+  const auto own = torch::tensor({1.0, -0.5}, torch::kDouble).set_requires_grad(true);
+  const auto p = own.exp() / own.exp().sum();
+  const auto mean = scores[0].detach() * p[0] + scores[1].detach() * p[1];
+  routing_loss({mean}, input.targets, options.routing_loss, options.mean_tau).backward();
+  EXPECT_GT(own.grad().abs().max().item<double>(), 1e-4);
+  EXPECT_TRUE(torch::allclose(logits.grad().to(torch::kDouble), own.grad(), 1e-3, 1e-6));
+
+  const std::string out = (folder_.path() / "out").string(), file = out + "/adapter.safetensors";
+  backbone_->export_to(out, DType::kF16);
+  const SafetensorsFile written = SafetensorsFile::open(file);
+  const msa::Tensor stored = written.get("router_layer_weights");
+  ASSERT_EQ(stored.dtype, DType::kF32);
+  EXPECT_NEAR(static_cast<const float*>(stored.data)[0], p[0].item<double>(), 1e-6);
+  EXPECT_NEAR(static_cast<const float*>(stored.data)[0] + static_cast<const float*>(stored.data)[1], 1, 1e-6);
+  for (const bool trained : {true, false}) {
+    parts_.layer_weights = trained;
+    const Backbone again(folder_.path().string(), file, parts_, torch::kFloat, torch::kCPU, 1);
+    EXPECT_EQ(again.parameters().contains("router_layer_logits"), trained);
+    EXPECT_TRUE(torch::allclose(again.effective().layer_weights, w.layer_weights, 1e-5, 1e-6));
+    again.export_to(out, DType::kF16);
+    EXPECT_NE(SafetensorsFile::open(file).find("router_layer_weights"), nullptr);
+  }
+  float broken[] = {1.0f, 0.0f};
+  write_safetensors(file, {{"router_layer_weights", msa::Tensor(broken, DType::kF32, {2})}});
+  EXPECT_THROW(Backbone(folder_.path().string(), file, parts_, torch::kFloat, torch::kCPU, 1), Error);
 }
 
 class StepOnDevice : public Step, public ::testing::WithParamInterface<const char*> {};

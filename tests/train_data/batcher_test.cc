@@ -383,6 +383,50 @@ TEST_F(BatcherTest, VectorsOfATeacherScoreTheWholePool) {
   }
 }
 
+TEST_F(BatcherTest, ALexicalTeacherIsAddedToTheDenseOne) {
+  const std::vector<std::string> texts = {"red apples grow here", "green apples fall", "a red house by the sea",
+                                          "ships sail the sea", "nothing of that"};
+  std::vector<TinyDocument> documents;
+  for (size_t i = 0; i < texts.size(); ++i) documents.push_back({"d" + std::to_string(i), "", texts[i]});
+  const std::vector<std::string> asked = {"Which apple is red?", "sea ship", "quite unknown"};
+  std::vector<TinyQuestion> questions;
+  for (size_t i = 0; i < asked.size(); ++i) questions.push_back({"q" + std::to_string(i), asked[i], {}, {"d0"}});
+  sets_.write_set("words", documents, questions);
+  std::vector<uint16_t> rows(10, float_to_half(0.5f));
+  write_safetensors(sets_.path("w.safetensors"), {{"documents", Tensor(rows.data(), DType::kF16, {5, 2})},
+                                                  {"questions", Tensor(rows.data(), DType::kF16, {3, 2})}});
+  const std::string data =
+      "samples = 3\nmax_document_tokens = 64\npool_tokens = 2000\nheld_out = 0\ncorpus = \"one\"\n[[data.sets]]\n"
+      "folder = \"words\"\nteacher_vectors = \"w.safetensors\"\nteacher_lexical = ";
+  const Bm25Index index(5, [&](int64_t i) { return texts[static_cast<size_t>(i)]; });
+  Bm25Scratch scratch;
+  for (const float weight : {0.0f, 0.4f}) {
+    const Batch batch = use(data + std::to_string(weight) + "\n").make(0);
+    const Readable text = read(batch);
+    ASSERT_EQ(text.samples.size(), 3u);
+    for (size_t i = 0; i < text.samples.size(); ++i) {
+      const auto question = std::find_if(asked.begin(), asked.end(), [&](const std::string& q) {
+        return text.samples[i].find(q) != std::string::npos;
+      });
+      ASSERT_NE(question, asked.end());
+      std::map<int, float> expected;
+      const auto hits = index.top(*question, 5, scratch);
+      for (const Bm25Hit& hit : hits) {
+        expected[find(text, texts[static_cast<size_t>(hit.document)])] = hit.score / hits[0].score;
+      }
+      EXPECT_EQ(expected.size(), *question == asked[0] ? 3u : *question == asked[1] ? 2u : 0u);
+      const auto entries = slice(batch.teacher_documents, batch.teacher_starts, static_cast<int64_t>(i));
+      const auto scores = slice(batch.teacher_scores, batch.teacher_starts, static_cast<int64_t>(i));
+      ASSERT_EQ(entries.size(), 5u) << "documents of the corpus have no vectors";
+      for (size_t j = 0; j < entries.size(); ++j) {
+        EXPECT_NEAR(scores[j], 0.5f + weight * expected[static_cast<int>(entries[j])], 1e-3);
+      }
+    }
+  }
+  EXPECT_THAT(error_of([&] { use("[[data.sets]]\nfolder = \"words\"\nteacher_lexical = 1\n"); }),
+              HasSubstr("teacher_vectors"));
+}
+
 TEST_F(BatcherTest, PoolAndTopKFollowTheirSchedules) {
   use("samples = 4\nmax_document_tokens = 64\npool_tokens = [{from = 0, tokens = 800}, {from = 10, tokens = 4000}]\n"
       "extra_tokens = [{from = 0, tokens = 0}, {from = 5, tokens = 1000}]\n"
@@ -421,6 +465,80 @@ TEST_F(BatcherTest, LongTextsAreCutButNotTheirAnswers) {
   ASSERT_EQ(batch.samples(), 1);
   EXPECT_EQ(batch.sample_tokens.size(), 200u);
   EXPECT_THAT(read(batch).samples[0], HasSubstr("early xxx"));
+}
+
+TEST_F(BatcherTest, DistractorsAreFetchedBesideTheGoldDocument) {
+  std::string hard;
+  for (int i = 0; i < 200; ++i) {
+    for (const std::string which : {"a", "b"}) {
+      const std::string q = "q" + std::to_string(i) + which;
+      hard += q + "\td" + std::to_string(i) + "\n" + q + "\td" + std::to_string((i + 100) % 200) + "\n";
+    }
+  }
+  sets_.write("hard.tsv", hard);
+  use("samples = 6\nmax_document_tokens = 64\npool_tokens = 4000\nheld_out = 0\n"
+      "distractors = [{from = 0, values = [0, 2], shares = [1, 3]}]\n"
+      "[[data.sets]]\nfolder = \"one\"\nretrieve = 0\nhard_negatives = \"hard.tsv\"\n");
+  std::map<size_t, int> counts;
+  std::set<size_t> places;  // of the gold document among those cited
+  for (int64_t step = 0; step < 30; ++step) {
+    const Batch batch = batcher_->make(step);
+    expect_consistent(batch);
+    const Readable text = read(batch);
+    for (size_t i = 0; i < text.samples.size(); ++i) {
+      const std::string& sample = text.samples[i];
+      std::smatch match;
+      ASSERT_TRUE(std::regex_search(sample, match, std::regex(R"(one (\d+)[ab] say)")));
+      const int number = std::stoi(match[1]);
+      ASSERT_TRUE(std::regex_search(sample, match, std::regex(R"(<\|im_start\|>((?:\[\d+\]<file_sep>)+))")));
+      const std::string ids = match[1];
+      std::string expected = ids;  // all ids, then all texts in their order
+      std::vector<int> cited;      // documents of the pool
+      const std::regex one(R"(\[(\d+)\]<file_sep>)");
+      for (auto it = std::sregex_iterator(ids.begin(), ids.end(), one); it != std::sregex_iterator(); ++it) {
+        const int entry = find(text, "<|im_start|>" + tag((*it)[1]));
+        ASSERT_GE(entry, 0);
+        cited.push_back(entry);
+        const std::string& document = text.documents[static_cast<size_t>(entry)];
+        const size_t begin = document.find(". ") + 2, end = document.rfind(tag((*it)[1]));
+        expected += tag((*it)[1]) + ". " + document.substr(begin, end - begin) + "\n<file_sep>";
+      }
+      EXPECT_THAT(sample, HasSubstr(expected + "<issue_closed>"));
+      ++counts[cited.size()];
+      const int gold = find(text, "text " + std::to_string(number) + " says");
+      const auto place = std::find(cited.begin(), cited.end(), gold);
+      ASSERT_NE(place, cited.end());
+      EXPECT_THAT(text.positives[i], ElementsAre(gold));
+      if (cited.size() == 1) continue;
+      places.insert(static_cast<size_t>(place - cited.begin()));
+      EXPECT_THAT(cited, Contains(find(text, "text " + std::to_string((number + 100) % 200) + " says")));
+      EXPECT_EQ(std::set<int>(cited.begin(), cited.end()).size(), 3u);
+      for (const int d : cited) EXPECT_EQ(text.ignored[i].contains(d), d != gold);
+    }
+  }
+  EXPECT_EQ(counts.size(), 2u);
+  EXPECT_NEAR(counts[3], 135, 25);
+  EXPECT_EQ(places.size(), 3u);
+}
+
+TEST_F(BatcherTest, DistractorsGiveWayToTheGoldText) {
+  const std::string filler(150, 'x');
+  sets_.write_set("long", {{"a", "", filler + " answer"}, {"b", "", "other " + filler}, {"c", "", "more " + filler}},
+                  {{"q", "A?", {"answer"}, {"a"}}});
+  const std::string data =
+      "samples = 1\nmax_document_tokens = 1000\npool_tokens = 4000\nheld_out = 0\ndistractors = 2\n"
+      "[[data.sets]]\nfolder = \"long\"\nretrieve = 0\n";
+  const auto texts_of = [&](const std::string& limit) {
+    const Batch batch = use(limit + data).make(0);
+    const std::string sample = read(batch).samples[0];
+    EXPECT_THAT(sample, HasSubstr(filler + " answer\n"));
+    int texts = 0;
+    for (size_t at = 0; (at = sample.find(filler, at)) != std::string::npos; ++at) ++texts;
+    return texts;
+  };
+  EXPECT_EQ(texts_of("max_sample_tokens = 2000\n"), 3);
+  EXPECT_EQ(texts_of("max_sample_tokens = 450\n"), 2);
+  EXPECT_EQ(texts_of("max_sample_tokens = 300\n"), 1);
 }
 
 TEST_F(BatcherTest, WhatCannotBeMadeIsAnError) {

@@ -78,6 +78,7 @@ void register_bench(CLI::App& app, Command& command) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   c->add_flag("--all-weights", o->run.parts.all_weights, "Train every weight");
+  c->add_flag("--late", o->run.late, "With losses on the late scores");
   c->add_option("--steps", o->run.steps, "Timed, after three to warm up")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();

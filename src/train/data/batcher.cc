@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -46,8 +47,9 @@ class Batcher::Draft {
         pool_tokens_(recipe_.pool_tokens.at(step)),
         extra_tokens_(recipe_.extra_tokens.at(step)),
         pool_(batcher.data_, batcher.prompts_, recipe_.id_digits, random_) {
-    const TopKChoice& top_k = recipe_.top_k.at(step);
+    const NumberChoice& top_k = recipe_.top_k.at(step);
     batch_.top_k_documents = static_cast<int>(top_k.values[random_.weighted(top_k.shares)]);
+    distractors_ = &recipe_.distractors.at(step);
   }
 
   Batch make() {
@@ -70,7 +72,8 @@ class Batcher::Draft {
     Sample sample;
     const TrainingSet* set = nullptr;  // of a question
     int32_t question = -1;
-    std::vector<int32_t> positives;  // documents of the pool
+    std::vector<int32_t> positives;    // documents of the pool
+    std::vector<int32_t> distractors;  // the same
     bool asks_teacher = false;
   };
   /// A question with the documents that its sample needs.
@@ -79,7 +82,13 @@ class Batcher::Draft {
     std::vector<std::vector<int32_t>> hops;  // fetched before the sample's targets; documents of the set
     std::vector<int32_t> targets;            // to cite: kRetrieve
     std::vector<int32_t> positives;
-    std::vector<int32_t> needed;  // in the pool
+    std::vector<int32_t> needed;       // in the pool
+    std::vector<int32_t> distractors;  // wrong ones among the hops'
+
+    void drop_distractor(int32_t document) {
+      std::erase(distractors, document);
+      for (std::vector<int32_t>& hop : hops) std::erase(hop, document);
+    }
   };
 
   const Dataset& dataset(int32_t index) const { return b_.data_.datasets[static_cast<size_t>(index)]; }
@@ -130,14 +139,16 @@ class Batcher::Draft {
     const BeirQuestion& question = dataset_of(set).questions[static_cast<size_t>(index)];
     const double kinds[] = {set.recipe.retrieve, question.answers.empty() ? 0 : set.recipe.answer};
     if (kinds[0] + kinds[1] <= 0) return false;
-    const Plan plan = random_.weighted(kinds) == 0 ? plan_retrieval(question) : plan_answer(question);
+    Plan plan = random_.weighted(kinds) == 0 ? plan_retrieval(question) : plan_answer(question);
     const auto budget = static_cast<int64_t>(kGoldShare * static_cast<double>(pool_tokens_));
     if (!pool_.add(set.dataset, plan.needed, budget)) return false;
+    if (plan.kind == SampleKind::kAnswer) add_distractors(set, index, plan);
     Drawn drawn;
     if (!write(set, question, plan, drawn.sample)) return false;
     drawn.set = &set;
     drawn.question = index;
     drawn.asks_teacher = plan.kind == SampleKind::kRetrieve && plan.hops.empty();
+    for (const int32_t d : plan.distractors) drawn.distractors.push_back(pool_.find(set.dataset, d));
     if (!set.recipe.reading_only) {
       for (const int32_t d : plan.positives) drawn.positives.push_back(pool_.find(set.dataset, d));
     }
@@ -176,18 +187,72 @@ class Batcher::Draft {
     return plan;
   }
 
+  /// Wrong documents to be fetched beside the gold ones, as a router that errs would: hard negatives first, then
+  /// neighbours, then any of the set. Questions that do not tell documents apart get none.
+  void add_distractors(const TrainingSet& set, int32_t index, Plan& plan) {
+    const std::vector<int64_t>& values = distractors_->values;
+    const int64_t wanted = values.size() == 1 ? values.front() : values[random_.weighted(distractors_->shares)];
+    if (wanted == 0 || set.recipe.reading_only) return;
+    const std::vector<int32_t> candidates = distractor_candidates(set, index);
+    size_t next = 0;
+    for (std::vector<int32_t>& hop : plan.hops) {
+      const size_t full = std::min(hop.size() + static_cast<size_t>(wanted), kMaxCitedPerHop);
+      while (hop.size() < full && next < candidates.size()) {
+        const int32_t document = candidates[next++];
+        if (contains(std::span(plan.distractors), document) || has_gold_words(set, plan, document)) continue;
+        if (!pool_.add(set.dataset, {&document, 1}, pool_tokens_)) continue;
+        plan.distractors.push_back(document);
+        hop.push_back(document);
+      }
+      random_.shuffle(hop);
+    }
+  }
+
+  /// Best ones first; none that may be right.
+  std::vector<int32_t> distractor_candidates(const TrainingSet& set, int32_t index) {
+    constexpr int kRandomOnes = 16;
+    const Dataset& data = dataset_of(set);
+    const BeirQuestion& question = data.questions[static_cast<size_t>(index)];
+    std::vector<int32_t> all, near;
+    for (const ScoredDocument& found : set.hard_negatives.of(index)) all.push_back(found.document);
+    random_.shuffle(all);
+    const int32_t gold = question.gold.front(), last = static_cast<int32_t>(data.articles.size()) - 1;
+    for (int32_t d = std::max(0, gold - kNeighbourDistance); d <= std::min(last, gold + kNeighbourDistance); ++d) {
+      if (data.articles[static_cast<size_t>(d)] == data.articles[static_cast<size_t>(gold)]) near.push_back(d);
+    }
+    random_.shuffle(near);
+    all.insert(all.end(), near.begin(), near.end());
+    for (int i = 0; i < kRandomOnes; ++i) {
+      all.push_back(static_cast<int32_t>(random_.below(static_cast<int64_t>(data.articles.size()))));
+    }
+    std::erase_if(all, [&](int32_t d) { return is_right(question, d); });
+    return all;
+  }
+
+  bool has_gold_words(const TrainingSet& set, const Plan& plan, int32_t document) const {
+    const std::vector<uint64_t>& hashes = dataset_of(set).text_hashes;
+    return std::any_of(plan.needed.begin(), plan.needed.end(), [&](int32_t gold) {
+      return hashes[static_cast<size_t>(gold)] == hashes[static_cast<size_t>(document)];
+    });
+  }
+
   CitedDocument cited(const TrainingSet& set, int32_t document) const {
     const int32_t entry = pool_.find(set.dataset, document);
     return {pool_[entry].id, pool_.text(entry)};
   }
 
-  /// False when the sample does not fit, even with its texts cut.
-  bool write(const TrainingSet& set, const BeirQuestion& question, const Plan& plan, Sample& sample) {
+  std::vector<Hop> cited_hops(const TrainingSet& set, const Plan& plan) const {
     std::vector<Hop> hops;
     for (const std::vector<int32_t>& documents : plan.hops) {
       Hop& hop = hops.emplace_back();
       for (const int32_t d : documents) hop.push_back(cited(set, d));
     }
+    return hops;
+  }
+
+  /// False when the sample does not fit, even without distractors and with its texts cut.
+  bool write(const TrainingSet& set, const BeirQuestion& question, Plan& plan, Sample& sample) {
+    std::vector<Hop> hops = cited_hops(set, plan);
     std::vector<int64_t> targets;
     for (const int32_t d : plan.targets) targets.push_back(cited(set, d).id);
     const bool is_answer = plan.kind == SampleKind::kAnswer;
@@ -197,14 +262,20 @@ class Batcher::Draft {
     const auto build = [&] {
       return is_answer ? b_.builder_.answer(text, hops, answer) : b_.builder_.retrieve(text, hops, targets);
     };
+    const auto is_long = [&] { return static_cast<int64_t>(sample.tokens.size()) > recipe_.max_sample_tokens; };
     sample = build();
+    while (is_long() && !plan.distractors.empty()) {
+      plan.drop_distractor(plan.distractors.back());
+      hops = cited_hops(set, plan);
+      sample = build();
+    }
+    if (!is_long()) return true;
     const int64_t excess = static_cast<int64_t>(sample.tokens.size()) - recipe_.max_sample_tokens;
-    if (excess <= 0) return true;
     const bool was_there = is_answer && any_holds(hops, answer);
     if (!cut_texts(hops, tokens_of(hops) - excess, kLeastTextTokens)) return false;
     if (was_there && !any_holds(hops, answer)) return false;
     sample = build();
-    return static_cast<int64_t>(sample.tokens.size()) <= recipe_.max_sample_tokens;
+    return !is_long();
   }
 
   static int64_t tokens_of(const std::vector<Hop>& hops) {
@@ -254,15 +325,14 @@ class Batcher::Draft {
       int64_t wanted = recipe_.hard_negatives_per_question;
       for (const ScoredDocument& candidate : candidates) {
         if (wanted == 0) break;
-        if (is_right(drawn, candidate.document)) continue;
+        if (is_right(question_of(drawn), candidate.document)) continue;
         if (pool_.add(drawn.set->dataset, {&candidate.document, 1}, pool_tokens_)) --wanted;
       }
     }
   }
 
   /// Labelled, or perhaps, an answer to the question.
-  bool is_right(const Drawn& drawn, int32_t document) const {
-    const BeirQuestion& question = question_of(drawn);
+  static bool is_right(const BeirQuestion& question, int32_t document) {
     return contains(std::span(question.gold), document) || contains(std::span(question.hops), document) ||
            contains(std::span(question.possible), document);
   }
@@ -301,6 +371,8 @@ class Batcher::Draft {
     batch_.starts = pool_.sequences().starts;
     batch_.sample_starts = batch_.positive_starts = batch_.ignored_starts = batch_.teacher_starts = {0};
     const PoolVectors vectors = vectors_of_pool();
+    std::optional<LexicalTeacher::Pool> lexical;
+    if (b_.data_.lexical) lexical.emplace(*b_.data_.lexical, documents_of_pool());
     const auto append = [](auto& all, const auto& more) { all.insert(all.end(), more.begin(), more.end()); };
     for (Drawn& drawn : drawn_) {
       append(batch_.sample_tokens, drawn.sample.tokens);
@@ -312,7 +384,7 @@ class Batcher::Draft {
       batch_.positive_starts.push_back(static_cast<int64_t>(batch_.positives.size()));
       append(batch_.ignored, ignored_by(drawn));
       batch_.ignored_starts.push_back(static_cast<int64_t>(batch_.ignored.size()));
-      if (drawn.asks_teacher) append_teacher(drawn, vectors);
+      if (drawn.asks_teacher) append_teacher(drawn, vectors, lexical);
       batch_.teacher_starts.push_back(static_cast<int64_t>(batch_.teacher_documents.size()));
     }
   }
@@ -333,6 +405,8 @@ class Batcher::Draft {
       for (const auto* list : {&question.gold, &question.hops, &question.possible}) {
         for (const int32_t d : *list) add_with_its_words(drawn.set->dataset, d);
       }
+      // Their fetched text routes, to themselves above all.
+      for (const int32_t p : drawn.distractors) add_with_its_words(pool_[p].dataset, pool_[p].document);
       if (drawn.set->recipe.ignore_answers) add_holders_of_answers(question, ignored);
     }
     for (const int32_t p : drawn.positives) ignored.erase(p);
@@ -361,15 +435,24 @@ class Batcher::Draft {
     return out;
   }
 
-  void append_teacher(const Drawn& drawn, const PoolVectors& pool) {
+  std::vector<std::pair<int32_t, int32_t>> documents_of_pool() const {
+    std::vector<std::pair<int32_t, int32_t>> out;
+    for (int32_t i = 0; i < pool_.size(); ++i) out.emplace_back(pool_[i].dataset, pool_[i].document);
+    return out;
+  }
+
+  void append_teacher(const Drawn& drawn, const PoolVectors& pool, std::optional<LexicalTeacher::Pool>& lexical) {
     const TeacherVectors& vectors = b_.data_.vectors[static_cast<size_t>(drawn.set->dataset)];
     if (!drawn.set->recipe.teacher_vectors.empty()) {
       std::vector<float> question(static_cast<size_t>(vectors.width()));
       vectors.question(drawn.question, question);
+      const auto weight = static_cast<float>(drawn.set->recipe.teacher_lexical);
+      std::vector<float> words(static_cast<size_t>(pool_.size()));  // 0 without a lexical teacher
+      if (weight > 0) lexical->score(question_of(drawn).text, words);
       for (int32_t i = 0; i < pool_.size(); ++i) {
         if (!pool.has(i)) continue;
         batch_.teacher_documents.push_back(i);
-        batch_.teacher_scores.push_back(pool.score(i, question));
+        batch_.teacher_scores.push_back(pool.score(i, question) + weight * words[static_cast<size_t>(i)]);
       }
       return;
     }
@@ -385,6 +468,7 @@ class Batcher::Draft {
   const DataRecipe& recipe_;
   RandomStream random_;
   int64_t pool_tokens_, extra_tokens_;
+  const NumberChoice* distractors_ = nullptr;
   Pool pool_;
   Batch batch_;
   std::vector<Drawn> drawn_;

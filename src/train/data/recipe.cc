@@ -44,15 +44,15 @@ Schedule<int64_t> read_tokens(const TomlFields& fields, const char* key, int64_t
   });
 }
 
-Schedule<TopKChoice> read_top_k(const TomlFields& fields) {
-  constexpr int64_t kDefault = 16;
+/// A number, or phases of values drawn by their shares.
+Schedule<NumberChoice> read_choices(const TomlFields& fields, const char* key, int64_t otherwise, int64_t least) {
   constexpr int64_t kMost = 4096;
-  if (!fields.has("top_k") || !fields.need("top_k").is_array()) {
-    return {{{0, {{fields.integer("top_k", kDefault, 1, kMost)}, {1.0}}}}};
+  if (!fields.has(key) || !fields.need(key).is_array()) {
+    return {{{0, {{fields.integer(key, otherwise, least, kMost)}, {1.0}}}}};
   }
-  return read_phases<TopKChoice>(fields, "top_k", [&](const TomlFields& phase) {
+  return read_phases<NumberChoice>(fields, key, [&](const TomlFields& phase) {
     phase.allow_only({"from", "values", "shares"});
-    TopKChoice choice{phase.integers("values", 1, kMost), phase.numbers("shares", 0, kMaxWeight)};
+    NumberChoice choice{phase.integers("values", least, kMost), phase.numbers("shares", 0, kMaxWeight)};
     if (choice.values.empty()) phase.refuse("values", "there is no value");
     if (!phase.has("shares")) choice.shares.assign(choice.values.size(), 1.0);
     if (choice.shares.size() != choice.values.size()) phase.refuse("shares", "must hold one share for each value");
@@ -65,7 +65,8 @@ Schedule<TopKChoice> read_top_k(const TomlFields& fields) {
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual", "titles",
-                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors"});
+                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors",
+                     "teacher_lexical"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
   set.weight = fields.number("weight", 1, 0, kMaxWeight);
@@ -80,6 +81,10 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
   set.teacher = resolved(fields.string("teacher", ""), root);
   set.teacher_vectors = resolved(fields.string("teacher_vectors", ""), root);
+  set.teacher_lexical = fields.number("teacher_lexical", 0, 0, kMaxWeight);
+  if (set.teacher_lexical > 0 && set.teacher_vectors.empty()) {
+    fields.refuse("teacher_lexical", "is added to a dense teacher's scores", "name its teacher_vectors");
+  }
   if (set.reading_only && set.retrieve > 0) {
     fields.refuse("retrieve", "a set that is only read has nothing to retrieve", "leave the field out");
   }
@@ -121,7 +126,7 @@ toml::table read_toml(const std::string& path) {
 DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"sets", "corpus", "corpus_weight", "language_share", "reconstruct_share", "reconstruct_tokens",
                      "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
-                     "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k"});
+                     "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k", "distractors"});
   DataRecipe recipe;
   for (const TomlFields& set : fields.tables("sets")) recipe.sets.push_back(read_set(set, root));
   recipe.corpus = resolved(fields.string("corpus", ""), root);
@@ -139,7 +144,8 @@ DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) 
   recipe.held_out = fields.number("held_out", recipe.held_out, 0, 0.9);
   recipe.pool_tokens = read_tokens(fields, "pool_tokens", 1 << 15, 2);
   recipe.extra_tokens = read_tokens(fields, "extra_tokens", 0, 0);
-  recipe.top_k = read_top_k(fields);
+  recipe.top_k = read_choices(fields, "top_k", 16, 1);
+  recipe.distractors = read_choices(fields, "distractors", 0, 0);
   check(recipe, fields);
   return recipe;
 }

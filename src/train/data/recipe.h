@@ -24,8 +24,8 @@ struct Schedule {
   }
 };
 
-/// The number of attended documents is drawn each step.
-struct TopKChoice {
+/// A number that is drawn: of attended documents each step, of distractors for each sample.
+struct NumberChoice {
   std::vector<int64_t> values;
   std::vector<double> shares;  // one for each value
 };
@@ -45,6 +45,7 @@ struct SetRecipe {
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty
   std::string teacher_vectors;     // file of a dense teacher instead; may be empty
+  double teacher_lexical = 0;      // of BM25 in the dense teacher's scores
 };
 
 struct DataRecipe {
@@ -64,7 +65,8 @@ struct DataRecipe {
   double held_out = 0.02;                   // share of the questions
   Schedule<int64_t> pool_tokens;            // with gradient
   Schedule<int64_t> extra_tokens;           // of further documents, forward only
-  Schedule<TopKChoice> top_k;
+  Schedule<NumberChoice> top_k;
+  Schedule<NumberChoice> distractors;  // wrong documents fetched beside the gold ones of each hop: kAnswer
 };
 
 /// `data`: the [data] table. Relative paths are taken from `root`. Throws Error for an unknown field, a wrong type or a

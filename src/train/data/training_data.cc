@@ -18,6 +18,10 @@ class Loader {
   TrainingData load() {
     for (const SetRecipe& set : recipe_.sets) load_set(set);
     if (!recipe_.corpus.empty()) data_.corpus = dataset(recipe_.corpus, /*titles=*/true, /*corpus_alone=*/true);
+    if (std::any_of(recipe_.sets.begin(), recipe_.sets.end(),
+                    [](const SetRecipe& s) { return s.teacher_lexical > 0; })) {
+      data_.lexical.emplace(data_.datasets, data_.vectors, tokenizer_);
+    }
     return std::move(data_);
   }
 

@@ -1,10 +1,12 @@
 // Everything that a recipe's [data] names, loaded and tokenised.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "train/data/dataset.h"
 #include "train/data/held_out.h"
+#include "train/data/lexical_teacher.h"
 #include "train/data/recipe.h"
 #include "train/data/teacher.h"
 #include "train/data/teacher_vectors.h"
@@ -23,7 +25,8 @@ struct TrainingSet {
 
 struct TrainingData {
   std::vector<Dataset> datasets;
-  std::vector<TeacherVectors> vectors;  // [datasets], empty where no set names any; all of one model
+  std::vector<TeacherVectors> vectors;    // [datasets], empty where no set names any; all of one model
+  std::optional<LexicalTeacher> lexical;  // where a set asks for it; over the documents that have vectors
   std::vector<TrainingSet> sets;
   int32_t corpus = -1;  // index into datasets, or -1
 };

@@ -4,9 +4,9 @@
 #include <optional>
 #include <utility>
 
+#include "train/data/words.h"
 #include "train/make_data/clause.h"
 #include "train/make_data/text_questions.h"
-#include "train/make_data/words.h"
 
 namespace msa::train {
 namespace {

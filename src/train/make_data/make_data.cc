@@ -9,11 +9,11 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "io/beir.h"
-#include "train/make_data/bm25.h"
+#include "train/data/bm25.h"
+#include "train/data/words.h"
 #include "train/make_data/linked_questions.h"
 #include "train/make_data/output.h"
 #include "train/make_data/text_questions.h"
-#include "train/make_data/words.h"
 
 namespace msa::train {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "train/make_data/words.h"
+#include "train/data/words.h"
 
 namespace msa::train {
 namespace {

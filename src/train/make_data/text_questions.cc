@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "train/data/words.h"
 #include "train/make_data/clause.h"
-#include "train/make_data/words.h"
 
 namespace msa::train {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/make_data/words.h"
+#include "train/data/words.h"
 
 #include <unicase.h>
 #include <unictype.h>

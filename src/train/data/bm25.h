@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -52,6 +53,11 @@ class Bm25Index {
   /// counts twice. Threads may search at the same time, each with its own scratch.
   std::vector<Bm25Hit> top(std::string_view query, int64_t k, Bm25Scratch& scratch) const;
 
+  /// The scores of some documents alone: out[places[d]] += score of each document d with places[d] >= 0. places
+  /// [documents()].
+  void add_scores(std::string_view query, std::span<const int32_t> places, std::span<float> out,
+                  Bm25Scratch& scratch) const;
+
   /// Searches many queries on a pool; result i belongs to queries[i].
   std::vector<std::vector<Bm25Hit>> top(const std::vector<std::string_view>& queries, int64_t k,
                                         ThreadPool& pool) const;
@@ -66,6 +72,9 @@ class Bm25Index {
   struct Counted;  // postings in document order, before they are sorted by term
   void count(const std::function<std::string(int64_t)>& text_of, Counted& counted);
   void weigh(const Counted& counted);
+  /// Calls sink(document, what it adds) for each word of the query and each document that holds it.
+  template <class Sink>
+  void for_each_posting(std::string_view query, Bm25Scratch& scratch, const Sink& sink) const;
   int32_t term_of(std::string_view word, Bm25Scratch& scratch) const;
   std::vector<Bm25Hit> best(const std::vector<float>& scores, int64_t k) const;
 

@@ -1,4 +1,4 @@
-#include "train/make_data/bm25.h"
+#include "train/data/bm25.h"
 
 #include <libstemmer.h>
 
@@ -9,7 +9,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
-#include "train/make_data/words.h"
+#include "train/data/words.h"
 
 namespace msa::train {
 namespace {
@@ -137,18 +137,33 @@ int32_t Bm25Index::term_of(std::string_view word, Bm25Scratch& scratch) const {
   return term == terms_.end() ? kNoTerm : term->second;
 }
 
-std::vector<Bm25Hit> Bm25Index::top(std::string_view query, int64_t k, Bm25Scratch& scratch) const {
-  std::vector<float>& scores = scratch.impl_->scores;
-  scores.assign(static_cast<size_t>(n_), 0.0f);
+template <class Sink>
+void Bm25Index::for_each_posting(std::string_view query, Bm25Scratch& scratch, const Sink& sink) const {
   for_each_word(query, [&](std::string_view word, int64_t characters) {
     const int32_t term = characters < 2 ? kNoTerm : term_of(word, scratch);
     if (term == kNoTerm) return;
     const auto end = static_cast<size_t>(starts_[static_cast<size_t>(term) + 1]);
     for (auto p = static_cast<size_t>(starts_[static_cast<size_t>(term)]); p < end; ++p) {
-      scores[static_cast<size_t>(documents_[p])] += weights_[p];
+      sink(documents_[p], weights_[p]);
     }
   });
+}
+
+std::vector<Bm25Hit> Bm25Index::top(std::string_view query, int64_t k, Bm25Scratch& scratch) const {
+  std::vector<float>& scores = scratch.impl_->scores;
+  scores.assign(static_cast<size_t>(n_), 0.0f);
+  for_each_posting(query, scratch,
+                   [&](int32_t document, float weight) { scores[static_cast<size_t>(document)] += weight; });
   return best(scores, k);
+}
+
+void Bm25Index::add_scores(std::string_view query, std::span<const int32_t> places, std::span<float> out,
+                           Bm25Scratch& scratch) const {
+  MSA_CHECK(static_cast<int64_t>(places.size()) == n_);
+  for_each_posting(query, scratch, [&](int32_t document, float weight) {
+    const int32_t place = places[static_cast<size_t>(document)];
+    if (place >= 0) out[static_cast<size_t>(place)] += weight;
+  });
 }
 
 std::vector<Bm25Hit> Bm25Index::best(const std::vector<float>& scores, int64_t k) const {

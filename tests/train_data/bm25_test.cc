@@ -1,4 +1,4 @@
-#include "train/make_data/bm25.h"
+#include "train/data/bm25.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 #include <sstream>
 
-#include "train/make_data/words.h"
+#include "train/data/words.h"
 
 namespace msa::train {
 namespace {
