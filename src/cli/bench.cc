@@ -169,11 +169,9 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   CLI::App* gpu = add("gpu", "Routing, encoding, decoding, time to first token on a GPU: one page", bench_gpu);
   CLI::App* encode = add("encode", "Tokens per second of encoding documents", bench_encode);
   CLI::App* ops = add("ops", "Every op of a layer by itself: over documents, then over one token", bench_ops);
-  for (CLI::App* sub : {encode, ops}) {
-    sub->add_option("--tokens", o->document_tokens, "Tokens a document")
-        ->check(CLI::Range(1, 8192))
-        ->capture_default_str();
-    sub->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  for (CLI::App* sub : {encode, ops, gpu}) {
+    int& documents = sub == gpu ? o->gpu_documents : o->documents;
+    sub->add_option("--documents", documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
   }
   encode->add_option("--pack", o->pack_tokens, "Tokens of one pass (default: the device's own)")
       ->check(CLI::Range(1, 1 << 20));
@@ -183,15 +181,19 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
         ->capture_default_str();
   }
-  ttft->add_option("--tokens", o->document_tokens, "Tokens a document")
-      ->check(CLI::Range(1, 8192))
-      ->capture_default_str();
-  add_device_bank_options(*ttft, common);
+  for (CLI::App* sub : {encode, ops, ttft, gpu}) {
+    sub->add_option("--tokens", o->document_tokens, "Tokens a document")
+        ->check(CLI::Range(1, 8192))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {ttft, gpu}) add_device_bank_options(*sub, common);
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
-  decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  for (CLI::App* sub : {decode, ttft}) {
+  for (CLI::App* sub : {decode, gpu}) {
+    sub->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {decode, ttft, gpu}) {
     sub->add_option("--prompt", o->prompt_tokens, "Tokens before the first new one")
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();
@@ -205,7 +207,7 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   route->add_option("--chunks", o->chunks, "Keys")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->capture_default_str();
-  for (CLI::App* sub : {route, ttft}) {
+  for (CLI::App* sub : {route, ttft, gpu}) {
     sub->add_option("--query", o->query_tokens, "Routed query tokens")
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();

@@ -25,6 +25,7 @@ struct BenchOptions {
   int repeats = 5;
   int document_tokens = 512;
   int documents = 16;
+  int gpu_documents = 128;  // of bench gpu: a pack that fills a large GPU
   int new_tokens = 128;
   int prompt_tokens = 32;
   int64_t chunks = 200000;

@@ -222,6 +222,7 @@ int bench_gpu(const Common& common, const BenchOptions& options) {
       if (!options.shape.empty() && options.shape != shape) continue;
       BenchOptions o = options;
       o.shape = shape;
+      o.documents = options.gpu_documents;
       measure_shape(context, on_gpu, o, figures);
     }
     if (figures.empty()) throw Error("no such shape: " + options.shape, "--shape", "use 4b or 135m");

@@ -58,8 +58,8 @@ bool attend_cudnn(Context& context, const AttentionParameters& p, const DeviceSp
                      static_cast<int>(s.out_stride)};
   const auto blocks = static_cast<unsigned>(ceil_div(s.sequences + 1, kThreads));
   places_kernel<<<blocks, kThreads, 0, cuda_stream(context)>>>(
-      sequences.chunks.as<int>() + sequences.chunks.elements(), static_cast<int>(sequences.starts.size()) - 1,
-      static_cast<int>(s.sequences), strides, places.as<int>());
+      sequences.device_starts.as<int>(), static_cast<int>(sequences.starts.size()) - 1, static_cast<int>(s.sequences),
+      strides, places.as<int>());
   check_launch("places of sequences");
   data.places = places.as<int32_t>();
   context.scratch[1].reserve(static_cast<size_t>(workspace_bytes), context.device);

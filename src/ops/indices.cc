@@ -56,6 +56,7 @@ Sequences upload(Context& context, std::span<const int64_t> starts, int chunk_to
   };
   out.tiles = part(0, {n_tiles, 4});
   out.chunks = part(4 * n_tiles, {n_chunks, 2});
+  out.device_starts = part(4 * n_tiles + 2 * n_chunks, {static_cast<int64_t>(starts.size())});
   out.chunk_tokens = chunk_tokens;
   return out;
 }

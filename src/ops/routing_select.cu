@@ -63,10 +63,11 @@ struct BlockBest {
     if (lane == 0) warp_best[warp] = rank;
     __syncthreads();
     if (warp == 0) {
-      const uint64_t mine = warp_best[lane];
+      const uint64_t mine = warp_best[lane], before = threshold;
       int greater = 0;
       for (int i = 0; i < kWarps; ++i) greater += __shfl_sync(0xffffffffu, mine, i) > mine ? 1 : 0;
-      if (greater == k - 1 && mine > threshold) threshold = mine - 1;
+      __syncwarp();  // all lanes have read it
+      if (greater == k - 1 && mine > before) threshold = mine - 1;
     }
     __syncthreads();
   }
