@@ -2,7 +2,8 @@
 # Runs the tests of a bundle (scripts/gpu-bundle.sh --test …) under compute-sanitizer on a machine with an NVIDIA GPU:
 # memcheck, then racecheck of our own kernels. Prints a table; exit code 1 where something was found.
 # Usage: gpu-sanitize.sh BUNDLE_DIR [LOG_DIR]          gpu-sanitize.sh --list: the tests a bundle needs
-# Tests that a bundle lacks are named and left out. A program is cut after MSA_SANITIZE_SECONDS (default 45).
+# Tests that a bundle lacks are named and left out. A program is cut after MSA_SANITIZE_SECONDS (default 45), and
+# MSA_SANITIZE_JOBS of them (default 4) run side by side.
 set -u
 
 # Program, tests. The tools slow a kernel down 10 to 100 times: every kernel once or a few times, at small sizes.
@@ -25,6 +26,7 @@ memcheck=(
   "device_keys *"
   "bank_memory *Cuda*"
   "session */Cuda"
+  "conformance On/Conformance.BFloat16/Cuda"
 )
 racecheck=(
   "attention On/Attention.PacksOfDocumentsWithoutCudnn/Cuda"
@@ -42,7 +44,7 @@ if [[ ${1:-} == --list ]]; then
   exit 0
 fi
 if [[ $# -lt 1 || $1 == -* ]]; then
-  sed -n '2,5s/^# //p' "$0" >&2
+  sed -n '2,6s/^# //p' "$0" >&2
   exit 2
 fi
 bundle=$1
@@ -54,10 +56,10 @@ if [[ ! -x $sanitizer ]]; then
   exit 1
 fi
 mkdir -p "$logs"
+rm -f "$logs"/*.row
 export MSA_REQUIRE_CUDA=1
-bad=0
 
-# check TOOL PROGRAM TESTS OPTION…
+# check TOOL PROGRAM TESTS OPTION…: a row of the table
 check() {
   local tool=$1 program=$2 tests=$3 begin=$SECONDS
   local log="$logs/$tool-$program.log"
@@ -71,11 +73,28 @@ check() {
   local rc=$? verdict=clean summary passed
   summary=$(grep -oE '(ERROR|RACECHECK) SUMMARY: .*' "$log" | tail -n 1 | sed 's/.*SUMMARY: //')
   passed=$(grep -c '\[       OK \]' "$log")
-  if [[ $rc -eq 124 ]]; then verdict="cut after $seconds s"; elif [[ $rc -ne 0 ]]; then verdict=FOUND bad=1; fi
-  printf '%-10s %-18s %4d tests %4d s  %-24s %s\n' "$tool" "$program" "$passed" $((SECONDS - begin)) "${summary:-no summary}" "$verdict"
+  if [[ $rc -eq 124 ]]; then
+    verdict="cut after $seconds s"
+  elif [[ $rc -ne 0 || $passed -eq 0 ]]; then
+    verdict=FOUND
+  fi
+  printf '%-10s %-18s %4d tests %4d s  %-60s %s\n' "$tool" "$program" "$passed" $((SECONDS - begin)) \
+    "${summary:-no summary}" "$verdict"
 }
 
-for entry in "${memcheck[@]}"; do check memcheck "${entry%% *}" "${entry#* }" --leak-check no; done
+rows=0
+# start TOOL ENTRY OPTION…: check in the background, as soon as there is room
+start() {
+  local tool=$1 entry=$2 row
+  shift 2
+  while [[ $(jobs -rp | wc -l) -ge ${MSA_SANITIZE_JOBS:-4} ]]; do wait -n; done
+  printf -v row '%s/%03d.row' "$logs" $((rows++))
+  check "$tool" "${entry%% *}" "${entry#* }" "$@" >"$row" &
+}
+
+for entry in "${memcheck[@]}"; do start memcheck "$entry" --leak-check no; done
 # Kernels of libraries are theirs to check.
-for entry in "${racecheck[@]}"; do check racecheck "${entry%% *}" "${entry#* }" --kernel-name kns=msa; done
-exit $bad
+for entry in "${racecheck[@]}"; do start racecheck "$entry" --kernel-name kns=msa; done
+wait
+cat "$logs"/*.row
+! grep -q 'FOUND$' "$logs"/*.row
