@@ -9,13 +9,14 @@ Usage: scripts/gpu-bundle.sh [options] OUT_DIR
 
   --build DIR     the build folder (default: build/release)
   --test NAME     also the test program NAME_test; may be given several times
+  --bench NAME    also the benchmark program NAME; may be given several times
   --model DIR     also a model directory, as OUT_DIR/model
-  --bench NAME    also the program NAME of bench/; may be given several times
   --with-cublas   also libcublasLt.so.13 (about 500 MB); without it the machine must have it
   --with-mpi      also Open MPI, for OUT_DIR/run mpirun -n RANKS PROGRAM ARGUMENT… on that machine
 
 OUT_DIR/run PROGRAM ARGUMENT… starts a program with the bundled libraries. libcublasLt is looked for in the bundle, in
-$MSA_CUBLASLT (its folder), in the system, and in the Python packages (nvidia-cublas); libnccl in the last two.
+$MSA_CUBLASLT (its folder), in the system, and in the Python packages (nvidia-cublas); libcudnn, libnvrtc, which it
+compiles with, and libnccl in the last two.
 TEXT
 }
 
@@ -46,14 +47,14 @@ copy_libraries() {
 }
 
 programs=("$build/msa")
-for name in "${benches[@]}"; do programs+=("$build/bench/$name"); done
 for name in "${tests[@]}"; do
   found=$(find "$build/tests" -type f -name "${name}_test" -perm -u+x | head -n 1)
   [[ -n $found ]] || { echo "error: no program ${name}_test below $build/tests (fix: build it first)" >&2; exit 1; }
   programs+=("$found")
 done
+for name in "${benches[@]}"; do programs+=("$build/bench/$name"); done
 for program in "${programs[@]}"; do
-  [[ -x $program ]] || { echo "error: $program is missing (fix: cmake --build $build --target msa)" >&2; exit 1; }
+  [[ -x $program ]] || { echo "error: $program is missing (fix: cmake --build $build --target $(basename "$program"))" >&2; exit 1; }
   cp "$program" "$out/bin/"
   strip "$out/bin/$(basename "$program")"
   copy_libraries "$program"
@@ -81,6 +82,7 @@ if [[ $with_mpi -eq 1 ]]; then
   fi
   copy_libraries "$out/mpi/bin/"* "$out/mpi${plugins#"$prefix"}/"*.so
 fi
+cp scripts/gpu-sanitize.sh "$out/"
 mkdir -p "$out/data"
 cp -r tests/data/conformance "$out/data/"
 if [[ -n $model ]]; then
@@ -90,25 +92,26 @@ fi
 
 cat >"$out/run" <<'RUN'
 #!/usr/bin/env bash
-# run PROGRAM ARGUMENT…: a program of this bundle with its libraries.
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-paths="$here/lib"
-# The folder of a library in the Python packages of NVIDIA.
-folder_of() {
-  command -v python3 >/dev/null && python3 - "$1" <<'PY'
-import glob, site, sys
-for folder in site.getsitepackages() + [site.getusersitepackages()] + sys.path:
-    for path in glob.glob(folder + "/nvidia/**/" + sys.argv[1], recursive=True):
-        print(path.rsplit("/", 1)[0])
-        sys.exit()
-PY
-}
-if [[ -n ${MSA_CUBLASLT:-} ]]; then
-  paths="$paths:$MSA_CUBLASLT"
-elif [[ ! -e $here/lib/libcublasLt.so.13 ]]; then
-  found=$(folder_of libcublasLt.so.13) && [[ -n $found ]] && paths="$paths:$found"
+# run [--under "TOOL OPTION…"] PROGRAM ARGUMENT…: a program of this bundle with its libraries, under a tool if one is named.
+under=()
+if [[ $1 == --under ]]; then
+  read -r -a under <<<"$2"
+  shift 2
 fi
-found=$(folder_of libnccl.so.2) && [[ -n $found ]] && paths="$paths:$found"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+paths="$here/lib${MSA_CUBLASLT:+:$MSA_CUBLASLT}"
+if command -v python3 >/dev/null; then
+  paths="$paths$(python3 - <<'PY'
+import glob, site, sys
+for name in ("libcublasLt.so.13", "libcudnn.so.9", "libnvrtc.so.13", "libnccl.so.2"):
+    for folder in site.getsitepackages() + [site.getusersitepackages()] + sys.path:
+        found = glob.glob(folder + "/nvidia/**/" + name, recursive=True)
+        if found:
+            print(":" + found[0].rsplit("/", 1)[0], end="")
+            break
+PY
+  )"
+fi
 export LD_LIBRARY_PATH="$paths${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export MSA_TEST_DATA="${MSA_TEST_DATA:-$here/data}"
 [[ -d $here/model ]] && export MSA_MODEL="${MSA_MODEL:-$here/model}"
@@ -121,9 +124,9 @@ if [[ -d $here/mpi ]]; then
   export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   export PATH="$here/bin:$PATH"
-  [[ $program == mpirun ]] && exec "$here/mpi/bin/mpirun" "$@"
+  [[ $program == mpirun ]] && exec "${under[@]}" "$here/mpi/bin/mpirun" "$@"
 fi
-exec "$here/bin/$program" "$@"
+exec "${under[@]}" "$here/bin/$program" "$@"
 RUN
 chmod +x "$out/run"
 du -sh "$out" | cut -f1

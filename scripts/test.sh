@@ -11,6 +11,7 @@ fuzz_s=3  # scripts/fuzz.sh without arguments is the long run
 
 scripts/install_dependencies.sh
 scripts/fetch_model.sh
+scripts/cudnn_frontend.sh || note "attention on a GPU is built without cuDNN"
 step "preparing build/venv for the comparison tests"
 ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors pytrec-eval-terrier bm25s PyStemmer
 

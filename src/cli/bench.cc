@@ -22,9 +22,13 @@ namespace {
 using Options = BenchOptions;
 using Clock = std::chrono::steady_clock;
 
-int bench_encode(const Common& common, const Options& o) {
-  Context context = make_context(common);
-  const BenchModel model(context, common, o.shape);
+LinearFormat format_of(const Common& common, const Context& context) {
+  return transformer_options(parse_precision(common.dtype), context.device).format;
+}
+
+}  // namespace
+
+Json measure_encode(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o) {
   std::vector<DocumentTokens> documents;
   documents.reserve(static_cast<size_t>(o.documents));
   for (int i = 0; i < o.documents; ++i) {
@@ -39,23 +43,18 @@ int bench_encode(const Common& common, const Options& o) {
   const double routers = 2.0 * c.hidden * c.kv_size() * static_cast<double>(c.memory.routing_layers.size());
   const double flops = (c.n_layers - 1) * layer + 2.0 * c.hidden * (c.q_size() + 2.0 * c.kv_size()) + routers;
   const double gflops = flops * tokens / t.best_ms / 1e6;
-  const double limit =
-      bench::product_limit(context, transformer_options(parse_precision(common.dtype), context.device).format);
-  report(common, context, "encode",
-         {{"documents", o.documents},
+  const double limit = bench::product_limit(context, format_of(common, context));
+  return {{"documents", o.documents},
           {"document_tokens", o.document_tokens},
           {"tokens_per_second", round1(tokens / t.best_ms * 1e3)},
           {"median_tokens_per_second", round1(tokens / t.median_ms * 1e3)},
           {"matrix_gflops", round1(gflops)},
           {"limit_gflops", round1(limit)},
           {"share_of_limit", round2(gflops / limit)},
-          {"threads", context.pool.threads()}});
-  return 0;
+          {"threads", context.pool.threads()}};
 }
 
-int bench_decode(const Common& common, const Options& o) {
-  Context context = make_context(common);
-  const BenchModel model(context, common, o.shape);
+Json measure_decode(Context& context, const BenchModel& model, const BenchOptions& o) {
   const std::vector<int32_t> prompt = random_tokens(o.prompt_tokens, model.config().vocab, 1);
   double prefill_ms = 1e30;
   const auto run = [&] {
@@ -73,8 +72,7 @@ int bench_decode(const Common& common, const Options& o) {
   for (int i = 0; i < o.repeats; ++i) best = std::min(best, run());
   const double gb_per_second = static_cast<double>(model.transformer().decode_bytes()) * o.new_tokens / best / 1e6;
   const double limit = bench::read_limit(context);
-  report(common, context, "decode",
-         {{"prompt_tokens", o.prompt_tokens},
+  return {{"prompt_tokens", o.prompt_tokens},
           {"new_tokens", o.new_tokens},
           {"tokens_per_second", round1(o.new_tokens / best * 1e3)},
           {"ms_per_token", best / o.new_tokens},
@@ -82,7 +80,22 @@ int bench_decode(const Common& common, const Options& o) {
           {"weight_gb_per_second", round1(gb_per_second)},
           {"limit_gb_per_second", round1(limit)},
           {"share_of_limit", round2(gb_per_second / limit)},
-          {"threads", context.pool.threads()}});
+          {"threads", context.pool.threads()}};
+}
+
+namespace {
+
+int bench_encode(const Common& common, const Options& o) {
+  Context context = make_context(common);
+  const BenchModel model(context, common, o.shape);
+  report(common, context, "encode", measure_encode(context, common, model, o));
+  return 0;
+}
+
+int bench_decode(const Common& common, const Options& o) {
+  Context context = make_context(common);
+  const BenchModel model(context, common, o.shape);
+  report(common, context, "decode", measure_decode(context, model, o));
   return 0;
 }
 
@@ -153,43 +166,49 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
     sub->callback([&common, &command, o, run] { command = [&common, o, run] { return run(common, *o); }; });
     return sub;
   };
+  CLI::App* gpu = add("gpu", "Routing, encoding, decoding, time to first token on a GPU: one page", bench_gpu);
   CLI::App* encode = add("encode", "Tokens per second of encoding documents", bench_encode);
   CLI::App* ops = add("ops", "Every op of a layer by itself: over documents, then over one token", bench_ops);
-  for (CLI::App* sub : {encode, ops}) {
-    sub->add_option("--tokens", o->document_tokens, "Tokens a document")
-        ->check(CLI::Range(1, 8192))
-        ->capture_default_str();
-    sub->add_option("--documents", o->documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
+  for (CLI::App* sub : {encode, ops, gpu}) {
+    int& documents = sub == gpu ? o->gpu_documents : o->documents;
+    sub->add_option("--documents", documents, "Documents a run")->check(CLI::Range(1, 4096))->capture_default_str();
   }
   encode->add_option("--pack", o->pack_tokens, "Tokens of one pass (default: the device's own)")
       ->check(CLI::Range(1, 1 << 20));
   CLI::App* ttft = add("ttft", "Question to first token over a made-up bank, on a GPU", bench_ttft);
-  ttft->add_option("--bank-tokens", o->bank_tokens, "Tokens of the bank")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
-      ->capture_default_str();
-  ttft->add_option("--tokens", o->document_tokens, "Tokens a document")
-      ->check(CLI::Range(1, 8192))
-      ->capture_default_str();
-  add_device_bank_options(*ttft, common);
+  for (CLI::App* sub : {ttft, gpu}) {
+    sub->add_option("--bank-tokens", o->bank_tokens, "Tokens of the bank")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {encode, ops, ttft, gpu}) {
+    sub->add_option("--tokens", o->document_tokens, "Tokens a document")
+        ->check(CLI::Range(1, 8192))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {ttft, gpu}) add_device_bank_options(*sub, common);
   add_rank_options(*ttft, common);
   CLI::App* decode = add("decode", "Tokens per second of decoding, batch 1", bench_decode);
-  decode->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  for (CLI::App* sub : {decode, ttft}) {
+  for (CLI::App* sub : {decode, gpu}) {
+    sub->add_option("--new-tokens", o->new_tokens, "Tokens to decode")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+  }
+  for (CLI::App* sub : {decode, ttft, gpu}) {
     sub->add_option("--prompt", o->prompt_tokens, "Tokens before the first new one")
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();
   }
-  for (CLI::App* sub : {encode, decode, ops, ttft}) {
+  for (CLI::App* sub : {encode, decode, ops, ttft, gpu}) {
     sub->add_option("--shape", o->shape,
-                    "Random weights of this shape, 4b or 135m, instead of a model (ops: always, default 135m)");
+                    "Random weights of this shape, 4b or 135m, instead of a model (ops: always, default 135m; gpu: "
+                    "always, default both)");
   }
   CLI::App* route = add("route", "The routing scan of one layer over random keys", bench_route);
   route->add_option("--chunks", o->chunks, "Keys")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->capture_default_str();
-  for (CLI::App* sub : {route, ttft}) {
+  for (CLI::App* sub : {route, ttft, gpu}) {
     sub->add_option("--query", o->query_tokens, "Routed query tokens")
         ->check(CLI::Range(1, 4096))
         ->capture_default_str();

@@ -33,6 +33,7 @@ struct BenchOptions {
   int repeats = 5;
   int document_tokens = 512;
   int documents = 16;
+  int gpu_documents = 128;  // of bench gpu: a pack that fills a large GPU
   int new_tokens = 128;
   int prompt_tokens = 32;
   int64_t chunks = 200000;
@@ -86,7 +87,11 @@ void report(const Common& common, const Context& context, const std::string& wha
 inline double round1(double x) { return std::round(x * 10) / 10; }
 inline double round2(double x) { return std::round(x * 100) / 100; }
 
+Json measure_encode(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o);
+Json measure_decode(Context& context, const BenchModel& model, const BenchOptions& o);
+Json measure_ttft(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o);
 Json measure_bank(const BankBenchOptions& options);
+int bench_gpu(const Common& common, const BenchOptions& o);
 int bench_ops(const Common& common, const BenchOptions& o);
 int bench_ttft(const Common& common, const BenchOptions& o);
 int bench_parallel(const Common& common, const BenchOptions& o);

@@ -11,6 +11,7 @@
 #include "model/kv_cache.h"
 #include "model/shapes.h"
 #include "ops/attention.h"
+#include "ops/attention_backend.h"
 #include "ops/chunk_mean.h"
 #include "ops/decode_attention.h"
 #include "ops/fill.h"
@@ -244,12 +245,14 @@ int bench_ops(const Common& common, const BenchOptions& o) {
   if (common.json) {
     print_json({{"ops", rows},
                 {"device", device_name(context.device)},
+                {"attention", packed_attention_backend(context)},
                 {"limit_gflops", product_limit},
                 {"limit_gb_per_second", read_limit}});
     return 0;
   }
   std::cout << fmt::format("{}: {:.0f} GFLOP/s, {:.0f} GB/s; {} documents of {} tokens, then one token (1:)\n",
                            device_name(context.device), product_limit, read_limit, o.documents, o.document_tokens);
+  if (on_cuda(context.device)) std::cout << "attention by " << packed_attention_backend(context) << '\n';
   std::cout << fmt::format("{:28}{:>10}{:>7}{:>10}{:>12}{:>9}{:>8}\n", "op", "ms", "times", "of pass", "GFLOP/s",
                            "GB/s", "share");
   for (const Json& r : rows) {

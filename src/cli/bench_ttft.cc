@@ -64,19 +64,14 @@ RouteTiming time_route(Context& context, const ModelConfig& c, MadeUpMemory& mem
 /// Rank 0's measurement; `driver` is null in a run of one process.
 class TtftBench {
  public:
-  TtftBench(Context& context, const Common& common, const BenchOptions& o, ShardDriver* driver)
-      : context_(context),
-        common_(common),
-        o_(o),
-        model_(context, common, o.shape),
-        bank_(bank_of(o, model_.config())),
-        driver_(driver) {
+  TtftBench(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o, ShardDriver* driver)
+      : context_(context), o_(o), model_(model), bank_(bank_of(o, model_.config())), driver_(driver) {
     const int ranks = driver == nullptr ? 1 : driver->size();
     part_ = std::make_unique<MadeUpPart>(context, model_.config(), bank_, bank_.part(0, ranks), device_options(common));
     memory_ = std::make_unique<MadeUpMemory>(model_.config(), bank_, *part_, driver_);
   }
 
-  void run() {
+  Json run() {
     const ModelConfig& c = model_.config();
     const RouteTiming route = time_route(context_, c, *memory_, o_.query_tokens, o_.repeats);
     const std::vector<int32_t> prompt = random_tokens(o_.prompt_tokens, c.vocab, 1);
@@ -98,8 +93,7 @@ class TtftBench {
     const double weights = static_cast<double>(model_.transformer().decode_bytes());
     const double limit = bench::read_limit(context_);
     const auto limit_ms = [&](double bytes) { return round2(bytes / limit / 1e6); };
-    report(common_, context_, "ttft",
-           {{"ranks", driver_ == nullptr ? 1 : driver_->size()},
+    return {{"ranks", driver_ == nullptr ? 1 : driver_->size()},
             {"exchange", driver_ == nullptr                ? "none"
                          : on_cuda(driver_->body_device()) ? "nccl"
                                                            : "host"},
@@ -127,14 +121,13 @@ class TtftBench {
             {"keys_gb_a_rank", round1(keys / 1e9)},
             {"weights_gb", round1(weights / 1e9)},
             {"limit_gb_per_second", round1(limit)},
-            {"share_of_limit", round2(limit_ms(keys + weights) / first.best_ms)}});
+            {"share_of_limit", round2(limit_ms(keys + weights) / first.best_ms)}};
   }
 
  private:
   Context& context_;
-  const Common& common_;
   const BenchOptions& o_;
-  const BenchModel model_;
+  const BenchModel& model_;
   const MadeUpBank bank_;
   std::unique_ptr<MadeUpPart> part_;
   ShardDriver* const driver_;
@@ -143,12 +136,17 @@ class TtftBench {
 
 }  // namespace
 
+Json measure_ttft(Context& context, const Common& common, const BenchModel& model, const BenchOptions& o) {
+  return TtftBench(context, common, model, o, nullptr).run();
+}
+
 int bench_ttft(const Common& common, const BenchOptions& o) {
   Ranks ranks(common);
   Context context = make_context(common);
   if (!on_cuda(context.device)) throw Error("the keys of this benchmark lie on a GPU", "--device", "use --device cuda");
   if (ranks.is_driver()) {
-    TtftBench(context, common, o, ranks.driver(context)).run();
+    const BenchModel model(context, common, o.shape);
+    report(common, context, "ttft", TtftBench(context, common, model, o, ranks.driver(context)).run());
     return 0;
   }
   Exchange& exchange = *ranks.exchange(context);

@@ -42,8 +42,16 @@ CudaState::CudaState(int device) : index(use_device(device)) {
 }
 
 CudaState::~CudaState() {
+  cudnn_.reset();
   cudaStreamDestroy(stream);
   cudaStreamDestroy(copies);
+}
+
+Cudnn* CudaState::cudnn() {
+  if (has_looked_for_cudnn_) return cudnn_.get();
+  has_looked_for_cudnn_ = true;
+  if (overlaps_kernels) cudnn_ = Cudnn::open(stream);  // packed sequences: Hopper and later
+  return cudnn_.get();
 }
 
 std::shared_ptr<CudaState> open_cuda(int index) { return std::make_shared<CudaState>(index); }

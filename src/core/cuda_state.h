@@ -5,6 +5,7 @@
 #include "core/context.h"
 #include "core/cublaslt.h"
 #include "core/cuda.h"
+#include "core/cudnn.h"
 
 namespace msa {
 
@@ -20,6 +21,13 @@ struct CudaState {
   cudaStream_t stream = nullptr;
   cudaStream_t copies = nullptr;  // to the host, beside the work of `stream`
   CublasLt blas;
+
+  /// Opened with the first call; null where our own kernels serve.
+  Cudnn* cudnn();
+
+ private:
+  std::unique_ptr<Cudnn> cudnn_;
+  bool has_looked_for_cudnn_ = false;
 };
 
 /// Makes the GPU the thread's current one. Throws Error where there is none.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/cpu.h"
+#include "ops/attention_backend.h"
 #include "ops/attention_cpu.h"
 #include "ops/check.h"
 #include "ops/cuda_ops.h"
@@ -127,6 +128,13 @@ void packed_causal_attention(Context& context, const Tensor& q, const Tensor& k,
     sequences.push_back({q.slice_rows(begin, end), out.slice_rows(begin, end), {&keys[s], 1}, end - begin});
   }
   if (!sequences.empty()) run(context, make_plan(sequences, k.dim(1)));
+}
+
+std::string packed_attention_backend(Context& context) {
+  if constexpr (kHasCuda) {
+    if (on_cuda(context.device)) return packed_attention_backend_cuda(context);
+  }
+  return "own kernels";
 }
 
 void prefixed_attention(Context& context, const Tensor& q, std::span<const KeyValueSpan> prefix,

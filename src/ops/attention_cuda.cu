@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/cuda_state.h"
 #include "ops/attention_cuda.h"
 #include "ops/cuda_ops.h"
 
@@ -55,12 +56,19 @@ void cuda::append_span(DeviceSpans& spans, const KeyValueSpan& span) {
   spans.keys += rows;
 }
 
+std::string packed_attention_backend_cuda(Context& context) {
+  const Cudnn* const cudnn = context.cuda->cudnn();
+  return cudnn != nullptr ? cudnn->name() : "own kernels";
+}
+
 void packed_causal_attention_cuda(Context& context, const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Sequences& sequences, const Tensor& out) {
   AttentionParameters p = parameters(q, k.dim(1), out);
   p.tiles = static_cast<const int4*>(sequences.tiles.data);
   DeviceSpans spans{};
   cuda::append_span(spans, {k, v});
+  const bool cudnn_fits = flash_fits(p, spans) && is_multiple(p.out, p.out_row_bytes, 16);
+  if (cudnn_fits && cuda::attend_cudnn(context, p, spans.list[0], sequences)) return;
   attend(context, p, spans, sequences.tiles.rows());
 }
 

@@ -45,4 +45,8 @@ void attend_simple(Context& context, const AttentionParameters& p, const DeviceS
 /// Head size 64 or 128, all BF16, rows of q, k, v at multiples of 16 bytes and those of out of 4.
 void attend_flash(Context& context, const AttentionParameters& p, const DeviceSpans& spans, int64_t tiles);
 
+/// Packed sequences by cuDNN: as attend_flash, the rows of out at multiples of 16 bytes too. False, and nothing done,
+/// where there is no cuDNN or it has no plan.
+bool attend_cudnn(Context& context, const AttentionParameters& p, const DeviceSpan& keys, const Sequences& sequences);
+
 }  // namespace msa::cuda

@@ -37,6 +37,7 @@ void decode_attention_cuda(Context& context, const DecodeInput& in, std::span<co
                            const DecodeCache& cache, const Tensor& out);
 void packed_causal_attention_cuda(Context& context, const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Sequences& sequences, const Tensor& out);
+std::string packed_attention_backend_cuda(Context& context);
 /// `spans`: prefix, then the local one.
 void prefixed_attention_cuda(Context& context, const Tensor& q, std::span<const KeyValueSpan> spans, const Tensor& out);
 

@@ -38,7 +38,7 @@ Sequences upload(Context& context, std::span<const int64_t> starts, int chunk_to
   if (!on_cuda(context.device)) return out;
   const std::vector<Tile> tiles = cut_into_tiles(starts);
   std::vector<int32_t> all;
-  all.reserve(tiles.size() * 6);
+  all.reserve(tiles.size() * 6 + starts.size());
   for (const Tile& t : tiles) all.insert(all.end(), {t.begin, t.end, t.sequence_begin, t.sequence_end});
   const auto n_tiles = static_cast<int64_t>(tiles.size());
   for (size_t s = 1; s < starts.size(); ++s) {
@@ -47,10 +47,16 @@ Sequences upload(Context& context, std::span<const int64_t> starts, int chunk_to
       all.push_back(static_cast<int32_t>(std::min(t + chunk_tokens, starts[s])));
     }
   }
+  const auto n_chunks = (static_cast<int64_t>(all.size()) - 4 * n_tiles) / 2;
+  for (const int64_t start : starts) all.push_back(static_cast<int32_t>(start));
   const auto n = static_cast<int64_t>(all.size());
   const Tensor device = to_device(context, Tensor(all.data(), DType::kI32, {n}), memory);
-  out.tiles = Tensor(device.data, DType::kI32, {n_tiles, 4}, device.device);
-  out.chunks = Tensor(device.as<int32_t>() + 4 * n_tiles, DType::kI32, {(n - 4 * n_tiles) / 2, 2}, device.device);
+  const auto part = [&](int64_t begin, std::initializer_list<int64_t> dims) {
+    return Tensor(device.as<int32_t>() + begin, DType::kI32, dims, device.device);
+  };
+  out.tiles = part(0, {n_tiles, 4});
+  out.chunks = part(4 * n_tiles, {n_chunks, 2});
+  out.device_starts = part(4 * n_tiles + 2 * n_chunks, {static_cast<int64_t>(starts.size())});
   out.chunk_tokens = chunk_tokens;
   return out;
 }

@@ -48,12 +48,13 @@ struct Sequences {
 
   std::span<const int64_t> starts;  // [sequences + 1]
   // On the context's device; empty on the CPU.
+  Tensor device_starts;  // I32 [sequences + 1]
   Tensor tiles;          // I32 [n, 4]: first row, end, first row of the sequence, its end; those with most keys first
   Tensor chunks;         // I32 [n, 2]: first row, end
   int chunk_tokens = 0;  // of `chunks`
 };
 
-/// With tiles and chunks in `memory` where the context runs on CUDA. Both must live as long as the result is used.
+/// With copies for the GPU in `memory` where the context runs on CUDA. Both must live as long as the result is used.
 Sequences upload(Context& context, std::span<const int64_t> starts, int chunk_tokens, Buffer& memory);
 
 }  // namespace msa

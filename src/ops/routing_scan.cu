@@ -24,7 +24,6 @@ struct ScratchParts {
   RoutingSelection* lower_best;
   int32_t* candidates;     // [kRoutingCandidates]
   uint32_t* upper_orders;  // [n_chunks]
-  bf16* rounded;           // [m, n]
   char* queries;           // [m, quantised_key_bytes(n)]
   size_t zero_bytes_scan;  // counters, document_orders
   size_t zero_bytes_both;  // and lower_orders, document_uppers
@@ -47,7 +46,6 @@ struct ScratchParts {
     take(lower_best, 1);
     take(candidates, kRoutingCandidates);
     take(upper_orders, n_chunks);
-    take(rounded, m * n);
     take(queries, m * static_cast<int64_t>(quantised_key_bytes(n)));
     bytes = at;
   }
@@ -149,7 +147,7 @@ void scan_quantised(const RoutingBank& bank, const RoutingQuery& query, const Sc
                     uint32_t* chunk_lower, cudaStream_t stream) {
   MSA_CHECK(bank.quantised_keys != nullptr);
   check_cuda(cudaMemsetAsync(parts.counters, 0, parts.zero_bytes_both, stream), "cudaMemsetAsync");
-  quantise_queries(query.queries, query.m, bank.n, parts.rounded, parts.queries, stream);
+  quantise_queries(query.queries, query.m, bank.n, parts.queries, stream);
   MSA_CHECK(bank.key_bits == 8 || (bank.key_bits == 4 && bank.n % kPackedWidthStep == 0));
   ScanParams p = scan_params(bank, query, bank.key_bits);
   p.document_orders = parts.lower_orders;
@@ -165,6 +163,25 @@ SelectParams select_params(const ScratchParts& parts, int n_documents, int k) {
   p.block_best = parts.block_best;
   p.ticket = &parts.counters->ticket;
   return p;
+}
+
+/// The chunks whose upper bound reaches the k-th best of the documents' lower bounds.
+void collect(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {
+  const ScratchParts parts = parts_of(bank, query, scratch);
+  const cudaStream_t stream = stream_of(scratch);
+  SelectParams select = select_params(parts, bank.n_documents, query.k);
+  select.document_orders = parts.lower_orders;
+  select.selection = parts.lower_best;
+  select_best(select, stream);
+  CandidateParams p;
+  p.list = list_of(bank, query);
+  p.document_of_chunk = bank.document_of_chunk;
+  p.upper_orders = parts.upper_orders;
+  p.lower_best = parts.lower_best;
+  p.candidates = parts.candidates;
+  p.n_candidates = &parts.counters->n_candidates;
+  p.document_uppers = parts.document_uppers;
+  collect_candidates(p, stream);
 }
 
 }  // namespace
@@ -207,33 +224,21 @@ void route_bf16(const RoutingBank& bank, const RoutingQuery& query, const Routin
 void route_certified(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch,
                      RoutingSelection* selection) {
   scan_bounds(bank, query, scratch);
-  find_candidates(bank, query, scratch);
+  collect(bank, query, scratch);  // without scores so far, the lower bounds are what they are
   score_candidates(bank, query, scratch);
   const ScratchParts parts = parts_of(bank, query, scratch);
   SelectParams select = select_params(parts, bank.n_documents, query.k);
   select.document_orders = parts.document_orders;
   select.selection = selection;
   select.n_candidates = &parts.counters->n_candidates;
+  select.at_least = parts.lower_best;
   select_best(select, stream_of(scratch));
 }
 
 RoutingCandidates find_candidates(const RoutingBank& bank, const RoutingQuery& query, const RoutingScratch& scratch) {
   const ScratchParts parts = parts_of(bank, query, scratch);
-  const cudaStream_t stream = stream_of(scratch);
-  raise_orders(parts.document_orders, bank.n_documents, parts.lower_orders, stream);
-  SelectParams select = select_params(parts, bank.n_documents, query.k);
-  select.document_orders = parts.lower_orders;
-  select.selection = parts.lower_best;
-  select_best(select, stream);
-  CandidateParams p;
-  p.list = list_of(bank, query);
-  p.document_of_chunk = bank.document_of_chunk;
-  p.upper_orders = parts.upper_orders;
-  p.lower_best = parts.lower_best;
-  p.candidates = parts.candidates;
-  p.n_candidates = &parts.counters->n_candidates;
-  p.document_uppers = parts.document_uppers;
-  collect_candidates(p, stream);
+  raise_orders(parts.document_orders, bank.n_documents, parts.lower_orders, stream_of(scratch));
+  collect(bank, query, scratch);
   return {parts.candidates, &parts.counters->n_candidates};
 }
 

@@ -413,9 +413,10 @@ __device__ inline void score_tiles(const ScanParams& p, const ScanWork& work) {
       row[0] = sums[t][0], row[1] = sums[t][1];
       row[8 * kStride] = sums[t][2], row[8 * kStride + 1] = sums[t][3];
     }
-    // Only the multiplying warps. One barrier a tile is enough: who writes these partials again, two tiles on, has
-    // passed the next barrier, and so has everyone who reads them now.
-    asm volatile("bar.sync 1, %0;" ::"n"(kScanThreads) : "memory");
+    // Only the warps of this group, which write and read its partials: groups need not go in step. One barrier a tile
+    // is enough: who writes these partials again, two tiles on, has passed the next barrier, and so has everyone who
+    // reads them now.
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "r"(32 * p.parts) : "memory");
     reduce_tile<Scan, kTiles>(p, partials, constants, key);
     Sum* const swapped = partials;
     partials = other_partials;

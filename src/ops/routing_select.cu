@@ -10,6 +10,8 @@ namespace {
 constexpr int kSelectThreads = 1024;
 constexpr int kSelectRoom = 2 * kSelectThreads;
 constexpr int kWarpsABlock = 8;
+constexpr int kRanksAThread = 4;  // loaded together
+constexpr int kFewRanks = 64;     // sorted as they are
 
 /// A score and its document as one number: no two are equal, and of equal scores the lower document is greater.
 __device__ inline uint64_t rank_of(uint32_t order, int document) {
@@ -61,23 +63,49 @@ struct BlockBest {
     if (lane == 0) warp_best[warp] = rank;
     __syncthreads();
     if (warp == 0) {
-      const uint64_t mine = warp_best[lane];
+      const uint64_t mine = warp_best[lane], before = threshold;
       int greater = 0;
       for (int i = 0; i < kWarps; ++i) greater += __shfl_sync(0xffffffffu, mine, i) > mine ? 1 : 0;
-      if (greater == k - 1 && mine > threshold) threshold = mine - 1;
+      __syncwarp();  // all lanes have read it
+      if (greater == k - 1 && mine > before) threshold = mine - 1;
     }
     __syncthreads();
   }
 
-  /// All threads, each with one rank; 0 = none.
-  __device__ void add(uint64_t rank, int k) {
-    raise_threshold(rank, k);
-    if (rank > threshold) ranks[atomicAdd(&count, 1)] = rank;
-    __syncthreads();
-    if (count > kSelectRoom - kSelectThreads) sort_and_cut(k);
-    __syncthreads();
+  /// All threads, each with some ranks; 0 = none.
+  __device__ void add(const uint64_t (&some)[kRanksAThread], int k) {
+    uint64_t largest = some[0];
+#pragma unroll
+    for (int i = 1; i < kRanksAThread; ++i) largest = some[i] > largest ? some[i] : largest;
+    const int above = __syncthreads_count(largest > threshold);
+    if (above == 0) return;
+    if (above > kFewRanks) raise_threshold(largest, k);
+#pragma unroll
+    for (int i = 0; i < kRanksAThread; ++i) {
+      if (some[i] > threshold) ranks[atomicAdd(&count, 1)] = some[i];
+      __syncthreads();
+      if (count > kSelectRoom - kSelectThreads) sort_and_cut(k);
+      __syncthreads();
+    }
+  }
+
+  /// All threads: the ranks that rank_at(i) gives for `begin` <= i < n in steps of `step` runs.
+  template <class RankAt>
+  __device__ void add_all(int64_t begin, int64_t step, int64_t n, int k, const RankAt& rank_at) {
+    for (int64_t base = begin; base < n; base += step) {
+      uint64_t some[kRanksAThread];
+#pragma unroll
+      for (int j = 0; j < kRanksAThread; ++j) {
+        const int64_t i = base + j * kSelectThreads + threadIdx.x;
+        some[j] = i < n ? rank_at(i) : 0;
+      }
+      add(some, k);
+    }
+    sort_and_cut(k);
   }
 };
+
+constexpr int64_t kSelectRun = int64_t{kSelectThreads} * kRanksAThread;  // of a block
 
 __device__ inline void write_selection(const SelectParams& p, const BlockBest& best) {
   RoutingSelection& to = *p.selection;
@@ -97,14 +125,12 @@ __device__ inline void write_selection(const SelectParams& p, const BlockBest& b
 __global__ void __launch_bounds__(kSelectThreads) select_kernel(const SelectParams p) {
   __shared__ BlockBest best;
   __shared__ bool last;
-  if (threadIdx.x == 0) best.count = 0, best.threshold = 0;
+  const uint32_t least = p.at_least == nullptr ? 0 : p.at_least->kth_order;
+  const uint64_t below = least == 0 ? 0 : (static_cast<uint64_t>(least) << 32) - 1;  // of all ranks that can be chosen
+  if (threadIdx.x == 0) best.count = 0, best.threshold = below;
   __syncthreads();
-  for (int64_t base = static_cast<int64_t>(blockIdx.x) * kSelectThreads; base < p.n_documents;
-       base += static_cast<int64_t>(gridDim.x) * kSelectThreads) {
-    const int64_t i = base + threadIdx.x;
-    best.add(i < p.n_documents ? rank_of(p.document_orders[i], static_cast<int>(i)) : 0, p.k);
-  }
-  best.sort_and_cut(p.k);
+  best.add_all(blockIdx.x * kSelectRun, gridDim.x * kSelectRun, p.n_documents, p.k,
+               [&](int64_t i) { return rank_of(p.document_orders[i], static_cast<int>(i)); });
   if (gridDim.x > 1) {
     uint64_t* const mine = p.block_best + blockIdx.x * kMaxRoutingTopK;
     if (threadIdx.x < p.k) mine[threadIdx.x] = static_cast<int>(threadIdx.x) < best.count ? best.ranks[threadIdx.x] : 0;
@@ -117,14 +143,10 @@ __global__ void __launch_bounds__(kSelectThreads) select_kernel(const SelectPara
     __syncthreads();
     if (!last) return;
     __threadfence();
-    if (threadIdx.x == 0) best.threshold = 0;
+    if (threadIdx.x == 0) best.threshold = below;
     __syncthreads();
-    const int found = static_cast<int>(gridDim.x) * p.k;
-    for (int base = 0; base < found; base += kSelectThreads) {
-      const int i = base + static_cast<int>(threadIdx.x);
-      best.add(i < found ? __ldcg(p.block_best + i / p.k * kMaxRoutingTopK + i % p.k) : 0, p.k);
-    }
-    best.sort_and_cut(p.k);
+    best.add_all(0, kSelectRun, int64_t{gridDim.x} * p.k, p.k,
+                 [&](int64_t i) { return __ldcg(p.block_best + i / p.k * kMaxRoutingTopK + i % p.k); });
   }
   write_selection(p, best);
 }
@@ -284,12 +306,16 @@ __global__ void quantise_kernel(const __nv_bfloat16* keys, int64_t rows, int n, 
   if (row < rows) quantise_row<kBits>(keys + row * n, n, reinterpret_cast<int8_t*>(out + row * row_bytes));
 }
 
-__global__ void quantise_queries_kernel(const float* queries, int n, __nv_bfloat16* rounded, char* out,
-                                        int64_t row_bytes) {
+constexpr int kQueryThreads = 256;
+
+/// A block a query.
+__global__ void quantise_queries_kernel(const float* queries, int n, char* out, int64_t row_bytes) {
+  __shared__ __nv_bfloat16 rounded[kMaxRoutingWidth];  // read four times, by one warp
   const int64_t at = static_cast<int64_t>(blockIdx.x) * n;
-  for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) rounded[at + i] = __float2bfloat16_rn(queries[at + i]);
-  __syncwarp();
-  quantise_row<8>(rounded + at, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kQueryThreads)
+    rounded[i] = __float2bfloat16_rn(queries[at + i]);
+  __syncthreads();
+  if (threadIdx.x < 32) quantise_row<8>(rounded, n, reinterpret_cast<int8_t*>(out + blockIdx.x * row_bytes));
 }
 
 __global__ void scores_kernel(const uint32_t* orders, int64_t n, float* scores) {
@@ -307,7 +333,7 @@ constexpr int kAppendBlocks = 1024;
 }  // namespace
 
 void select_best(const SelectParams& p, cudaStream_t stream) {
-  select_kernel<<<blocks_for(p.n_documents, kSelectThreads, kSelectBlocks), kSelectThreads, 0, stream>>>(p);
+  select_kernel<<<blocks_for(p.n_documents, kSelectRun, kSelectBlocks), kSelectThreads, 0, stream>>>(p);
   check_cuda(cudaGetLastError(), "select_kernel");
 }
 
@@ -334,10 +360,9 @@ void mark_means(const float* values, int layers, int64_t n, float threshold, uin
   check_cuda(cudaGetLastError(), "mark_means_kernel");
 }
 
-void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream) {
-  quantise_queries_kernel<<<static_cast<unsigned>(m), 32, 0, stream>>>(
-      queries, n, reinterpret_cast<__nv_bfloat16*>(rounded), static_cast<char*>(out),
-      static_cast<int64_t>(quantised_key_bytes(n)));
+void quantise_queries(const float* queries, int m, int n, void* out, cudaStream_t stream) {
+  quantise_queries_kernel<<<static_cast<unsigned>(m), kQueryThreads, 0, stream>>>(
+      queries, n, static_cast<char*>(out), static_cast<int64_t>(quantised_key_bytes(n)));
   check_cuda(cudaGetLastError(), "quantise_queries_kernel");
 }
 

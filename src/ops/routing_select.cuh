@@ -6,16 +6,17 @@
 
 namespace msa {
 
-constexpr int kSelectBlocks = 256;  // at most
+constexpr int kSelectBlocks = 128;  // at most
 
 struct SelectParams {
   const uint32_t* document_orders = nullptr;  // [n_documents]
   int n_documents = 0;
   int k = 0;
-  uint64_t* block_best = nullptr;         // [kSelectBlocks, kMaxRoutingTopK]
-  uint32_t* ticket = nullptr;             // [1] 0 before and after
-  RoutingSelection* selection = nullptr;  // n, kth_order, documents, scores
-  const int32_t* n_candidates = nullptr;  // [1] where not null, goes into the selection
+  uint64_t* block_best = nullptr;              // [kSelectBlocks, kMaxRoutingTopK]
+  uint32_t* ticket = nullptr;                  // [1] 0 before and after
+  RoutingSelection* selection = nullptr;       // n, kth_order, documents, scores
+  const RoutingSelection* at_least = nullptr;  // no document below its kth_order is chosen; null: any
+  const int32_t* n_candidates = nullptr;       // [1] where not null, goes into the selection
 };
 
 /// The k best of document_orders, highest first, ties by lower document; a document of order 0 is none.
@@ -34,8 +35,8 @@ struct CandidateParams {
 /// Chunks whose upper bound reaches the k-th best lower bound.
 void collect_candidates(const CandidateParams& p, cudaStream_t stream);
 
-/// queries F32 [m, n] → rounded [m, n] to bf16 (scratch) → out [m, quantised_key_bytes(n)].
-void quantise_queries(const float* queries, int m, int n, bf16* rounded, void* out, cudaStream_t stream);
+/// queries F32 [m, n], n up to kMaxRoutingWidth, rounded to bf16 → out [m, quantised_key_bytes(n)].
+void quantise_queries(const float* queries, int m, int n, void* out, cudaStream_t stream);
 
 /// to [n] = the greater of orders [n] and what is there.
 void raise_orders(const uint32_t* orders, int n, uint32_t* to, cudaStream_t stream);

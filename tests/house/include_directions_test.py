@@ -35,6 +35,7 @@ OUTSIDE = {
     "hwy/": ("ops/", "core/"),
     "cuda": ("ops/", "core/", "train/"),
     "cublasLt.h": ("core/",),
+    "cudnn": ("core/",),
     "pcre2.h": ("tokenizer/",),
     "CLI/": ("cli/", "train/"),
     "httplib.h": ("server/", "eval/judge."),

@@ -1,6 +1,10 @@
 #include "ops/attention.h"
 
+#include <cstdlib>
+#include <iostream>
+
 #include "op_test.h"
+#include "ops/attention_backend.h"
 
 namespace msa {
 namespace {
@@ -25,7 +29,9 @@ template <class F>
 void check_everywhere(Device device, Draw& draw, const Types& types, const Tensor& expected, const F& attend) {
   Tensor first;
   for_each_setting(device, [&](Context& context) {
-    const Tensor out = draw.nan(types.out, {expected.dim(0), expected.dim(1), expected.dim(2)}, 4);
+    // Rows of bf16 at multiples of 16 bytes, which cuDNN asks for.
+    const Tensor out =
+        draw.nan(types.out, {expected.dim(0), expected.dim(1), expected.dim(2)}, types.out == kB ? 8 : 4);
     attend(context, out);
     expect_near(out, expected, tolerance(types), 0);
     if (context.pool.threads() == 1 || first.empty()) first = out;
@@ -33,19 +39,32 @@ void check_everywhere(Device device, Draw& draw, const Types& types, const Tenso
   });
 }
 
+struct PackedInputs {
+  Tensor q, k, v;
+  Tensor expected;
+
+  PackedInputs(Draw& draw, const Shape& s, const Types& types, const std::vector<int64_t>& starts) {
+    const int64_t tokens = starts.back();
+    q = draw.normal(types.q, {tokens, s.heads, s.d}, 1, 24);
+    k = draw.normal(types.kv, {tokens, s.groups, s.d}, 1, 8);
+    v = draw.normal(types.kv, {tokens, s.groups, s.d}, 1, 16);
+    expected = draw.nan(kF, {tokens, s.heads, s.d});
+    reference::packed_causal_attention(q, k, v, starts, expected);
+  }
+};
+
+void run_packed_on(Context& context, const PackedInputs& in, const std::vector<int64_t>& starts, const Tensor& out) {
+  OnDevice on(context);
+  Buffer memory;
+  packed_causal_attention(context, on.in(in.q), on.in(in.k), on.in(in.v), upload(context, starts, 64, memory),
+                          on.out(out));
+}
+
 void check_packed(Device device, const Shape& s, const Types& types, const std::vector<int64_t>& starts) {
   Draw draw(static_cast<uint32_t>(s.d * 100 + starts.back()));
-  const int64_t tokens = starts.back();
-  const Tensor q = draw.normal(types.q, {tokens, s.heads, s.d}, 1, 24);
-  const Tensor k = draw.normal(types.kv, {tokens, s.groups, s.d}, 1, 8);
-  const Tensor v = draw.normal(types.kv, {tokens, s.groups, s.d}, 1, 16);
-  const Tensor expected = draw.nan(kF, {tokens, s.heads, s.d});
-  reference::packed_causal_attention(q, k, v, starts, expected);
-  check_everywhere(device, draw, types, expected, [&](Context& context, const Tensor& out) {
-    OnDevice on(context);
-    Buffer memory;
-    packed_causal_attention(context, on.in(q), on.in(k), on.in(v), upload(context, starts, 64, memory), on.out(out));
-  });
+  const PackedInputs in(draw, s, types, starts);
+  check_everywhere(device, draw, types, in.expected,
+                   [&](Context& context, const Tensor& out) { run_packed_on(context, in, starts, out); });
 }
 
 struct Inputs {
@@ -82,6 +101,36 @@ TEST_P(Attention, ManyDocuments) {
   check_packed(device(), {3, 1, 64}, {kF, kF, kF}, starts);
 }
 
+/// Packs of bf16 rows as encoding has them: short documents and long ones, one after the other.
+const std::vector<std::vector<int64_t>> kPacks = {
+    {0, 1, 2, 3, 700, 701}, {0, 512, 1024, 1536}, {0, 300, 300, 301, 430, 1454}, {0, 129}};
+
+// By cuDNN where there is one; the next test has it without.
+TEST_P(Attention, PacksOfDocuments) {
+  if (is_cuda()) std::cout << "bf16 packs on CUDA by " << packed_attention_backend(cuda_context()) << '\n';
+  for (const Shape& shape : {Shape{9, 3, 64}, Shape{8, 2, 128}, Shape{3, 3, 128}}) {
+    for (const auto& starts : kPacks) check_packed(device(), shape, {kB, kB, kB}, starts);
+  }
+}
+
+TEST_P(Attention, PacksOfDocumentsWithoutCudnn) {
+  if (!is_cuda()) GTEST_SKIP() << "CUDA alone has two kernels";
+  setenv("MSA_CUDNN", "0", 1);
+  Context context(2, device());
+  ASSERT_EQ(packed_attention_backend(context), "own kernels");
+  unsetenv("MSA_CUDNN");
+  const Types types{kB, kB, kB};
+  for (const Shape& shape : {Shape{9, 3, 64}, Shape{8, 2, 128}}) {
+    for (const auto& starts : kPacks) {
+      Draw draw(static_cast<uint32_t>(shape.d + starts.back()));
+      const PackedInputs in(draw, shape, types, starts);
+      const Tensor out = draw.nan(types.out, {starts.back(), shape.heads, shape.d}, 4);
+      run_packed_on(context, in, starts, out);
+      expect_near(out, in.expected, tolerance(types), 0);
+    }
+  }
+}
+
 // Scores of +-1e8: the softmax picks one key exactly, and nothing overflows.
 TEST_P(Attention, LargeScoresStayStable) {
   for (const float scale : {1e2f, 1e4f}) {
@@ -98,18 +147,25 @@ TEST_P(Attention, LargeScoresStayStable) {
   }
 }
 
-// Rows of one document must not see another's: changing the neighbour changes no bit.
+// Rows of one document must not see another's: changing the neighbours changes no bit.
 TEST_P(Attention, NothingCrossesDocuments) {
-  Draw draw(5);
-  const std::vector<int64_t> starts = {0, 70, 140};
-  const Tensor q = draw.normal(kF, {140, 3, 16}), k = draw.normal(kF, {140, 1, 16}), v = draw.normal(kF, {140, 1, 16});
-  const Tensor before = draw.nan(kF, {140, 3, 16}), after = draw.nan(kF, {140, 3, 16});
-  run_packed({q, k, v}, starts, before);
-  for (int64_t t = 0; t < 70; ++t) {
-    for (int64_t i = 0; i < 16; ++i) reference::put(k, t, i, std::numeric_limits<double>::quiet_NaN());
+  for (const auto& [type, d] : {std::pair{kF, 16}, std::pair{kB, 64}, std::pair{kB, 128}}) {
+    Draw draw(5);
+    const std::vector<int64_t> starts = {0, 70, 140, 200};
+    const Tensor q = draw.normal(type, {200, 3, d}), k = draw.normal(type, {200, 1, d}),
+                 v = draw.normal(type, {200, 1, d});
+    const Tensor before = draw.nan(type, {200, 3, d}), after = draw.nan(type, {200, 3, d});
+    run_packed({q, k, v}, starts, before);
+    for (int64_t t = 0; t < 200; ++t) {
+      if (t >= 70 && t < 140) continue;
+      for (int64_t i = 0; i < d; ++i) {
+        reference::put(k, t, i, std::numeric_limits<double>::quiet_NaN());
+        reference::put(v, t, i, std::numeric_limits<double>::infinity());
+      }
+    }
+    run_packed({q, k, v}, starts, after);
+    expect_same_bits(after.slice_rows(70, 140), before.slice_rows(70, 140));
   }
-  run_packed({q, k, v}, starts, after);
-  expect_same_bits(after.slice_rows(70, 140), before.slice_rows(70, 140));
 }
 
 void check_prefixed(Device device, const Shape& s, const Types& types, int64_t tokens, int64_t earlier,
