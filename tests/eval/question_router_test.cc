@@ -34,11 +34,12 @@ class QuestionRouterTest : public ::testing::Test {
   std::vector<std::vector<float>> scores(const RoutingOptions& options) {
     const std::vector<std::string_view> questions(questions_.begin(), questions_.end());
     std::vector<std::vector<float>> out;
-    QuestionRouter(*model_, bank_->snapshot(), options).route(context_, questions, [&](size_t i, const RoutedMemory& m) {
-      EXPECT_EQ(i, out.size());
-      out.emplace_back(m.scores(0).begin(), m.scores(0).end());
-      for (size_t s = 0; s < out.back().size(); ++s) out.back()[s] = (out.back()[s] + m.scores(1)[s]) / 2;
-    });
+    QuestionRouter(*model_, bank_->snapshot(), options)
+        .route(context_, questions, [&](size_t i, const RoutedMemory& m) {
+          EXPECT_EQ(i, out.size());
+          out.emplace_back(m.scores(0).begin(), m.scores(0).end());
+          for (size_t s = 0; s < out.back().size(); ++s) out.back()[s] = (out.back()[s] + m.scores(1)[s]) / 2;
+        });
     return out;
   }
 
