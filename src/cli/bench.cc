@@ -215,6 +215,8 @@ void register_bench(CLI::App& app, Common& common, Command& command) {
   }
   CLI::App* parallel =
       add("parallel", "Under mpirun: a hop over the ranks, predicted and measured; encoding", bench_parallel);
+  parallel->add_option("--ranks", o->parallel.ranks, "Without mpirun: this many ranks, as threads of one process")
+      ->check(CLI::Range(1, 256));
   parallel->add_option("--chunks", o->parallel.chunks, "Chunks of the made-up bank")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->capture_default_str();

@@ -23,6 +23,7 @@ struct BankBenchOptions {
 };
 
 struct ParallelBenchOptions {
+  int ranks = 1;           // threads of this process, where mpirun started one alone
   int64_t chunks = 16384;  // of the made-up bank
   int document_chunks = 8;
   int documents = 8;   // encoded; 0: none

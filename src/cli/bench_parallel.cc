@@ -1,11 +1,16 @@
 // msa bench parallel: what a hop over the ranks costs, predicted from latency, bytes and the scan, beside what it took;
 // and how fast the ranks encode together.
 #include <algorithm>
-#include <numeric>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "cli/bench.h"
+#include "comm/exchange.h"
+#include "core/copy.h"
 #include "engine/bank_writer.h"
+#include "engine/shard_driver.h"
+#include "engine/shard_server.h"
 #include "engine/sharded_memory.h"
 #include "model/shapes.h"
 #include "ops/fill.h"
@@ -98,11 +103,12 @@ double hop_ms(Context& context, const ModelConfig& config, RoutedMemory& memory,
                        memory.route(context, layer, q);
                        memory.gather(layer);
                      }
+                     synchronize(context);
                    })
       .median_ms;
 }
 
-Json measure_hop(Context& context, const BenchOptions& o, ShardDriver& ranks) {
+Json measure_hop(const Common& common, Context& context, const BenchOptions& o, ShardDriver& ranks) {
   const ModelConfig config = named_shape("135m");
   BankShape shape;
   shape.routing_layers = config.memory.routing_layers;
@@ -113,14 +119,16 @@ Json measure_hop(Context& context, const BenchOptions& o, ShardDriver& ranks) {
   const auto bank = make_bank(folder.path(), shape, o.parallel);
   const auto snapshot = bank->snapshot();
   Buffer query;
-  const Tensor q = query.tensor(DType::kF32, {o.query_tokens, config.q_size()});
+  const Tensor q = query.tensor(DType::kF32, {o.query_tokens, config.q_size()}, context.device);
   fill_uniform(context, q, 1.0f, 8);
 
   const Ways ways = measure_ways(ranks, o.repeats);
-  DeviceBank device;
+  DeviceBank device(device_options(common));
   ShardedMemory several(context, config, snapshot, {kTopK, {}}, device, ranks);
   const auto holding = ranks.hold(config, snapshot);
-  BankMemory one(config, snapshot, kTopK), own(config, holding->own, kTopK);
+  DeviceBank whole(device_options(common)), part(device_options(common));
+  BankMemory one(config, snapshot, kTopK, {}, whole.keys(context, snapshot), whole.content(context));
+  BankMemory own(config, holding->own, kTopK, {}, part.keys(context, holding->own), part.content(context));
   const double one_ms = hop_ms(context, config, one, q, o.repeats);
   const double own_ms = hop_ms(context, config, own, q, o.repeats);
   const double measured_ms = hop_ms(context, config, several, q, o.repeats);
@@ -180,19 +188,42 @@ Json measure_encoding(Context& context, const Model& model, const BenchOptions& 
           {"times_as_fast", round2(together / alone)}};
 }
 
+Json measure(const Common& common, Context& context, const BenchOptions& o, ShardDriver& ranks) {
+  Json result = measure_hop(common, context, o, ranks);
+  if (o.parallel.documents > 0) result["encode"] = measure_encoding(context, load_model(context, common), o, ranks);
+  return result;
+}
+
+void serve(const Common& common, Exchange& exchange, bool encodes) {
+  Context context = make_context(common, exchange.rank(), exchange.size());
+  std::optional<Model> model;
+  if (encodes) model.emplace(load_model(context, common));
+  ShardServer(context, exchange, device_options(common), model ? &*model : nullptr).serve();
+}
+
+/// Ranks that are threads. What one throws ends the program: a measurement without it would be none.
+Json measure_threads(const Common& common, Context& context, const BenchOptions& o) {
+  auto ends = thread_exchanges(o.parallel.ranks);
+  std::vector<std::jthread> threads;
+  for (size_t r = 1; r < ends.size(); ++r) {
+    threads.emplace_back([&, r] { serve(common, *ends[r], o.parallel.documents > 0); });
+  }
+  ShardDriver driver(*ends[0], {});
+  return measure(common, context, o, driver);
+}
+
 }  // namespace
 
 int bench_parallel(const Common& common, const BenchOptions& o) {
   Ranks ranks(common);
-  const bool encodes = o.parallel.documents > 0;
-  if (ranks.is_one()) {
-    throw Error("one process has no ranks to measure", "msa bench parallel", "mpirun -n 2 msa bench parallel");
+  if (ranks.is_one() && o.parallel.ranks < 2) {
+    throw Error("one rank has no others to measure", "msa bench parallel",
+                "mpirun -n 2 msa bench parallel, or --ranks 2 for threads");
   }
-  if (!ranks.is_driver()) return ranks.serve(encodes);
-  Context context = make_context(common);
-  Json result = measure_hop(context, o, *ranks.driver(context));
-  if (encodes) result["encode"] = measure_encoding(context, load_model(context, common), o, *ranks.driver(context));
-  report(common, context, "parallel", result);
+  if (!ranks.is_driver()) return ranks.serve(o.parallel.documents > 0);
+  Context context = ranks.is_one() ? make_context(common, 0, o.parallel.ranks) : make_context(common);
+  report(common, context, "parallel",
+         ranks.is_one() ? measure_threads(common, context, o) : measure(common, context, o, *ranks.driver(context)));
   return 0;
 }
 

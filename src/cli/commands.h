@@ -87,6 +87,8 @@ std::unique_ptr<Bank> open_any_bank(const Common& common, BankMode mode);
 std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMode mode);
 /// Where the model runs: --threads and --device. Throws Error where the device cannot be used.
 Context make_context(const Common& common);
+/// Of one of a host's ranks: GPU number `rank` for cuda, a share of the processors.
+Context make_context(const Common& common, int rank, int ranks);
 Model load_model(Context& context, const Common& common);
 
 void print_json(const Json& value);

@@ -81,18 +81,22 @@ std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMo
 }
 
 Context make_context(const Common& common) {
+  return make_context(common, launched_local_rank(), launched_size() == 1 ? 1 : launched_local_size());
+}
+
+Context make_context(const Common& common, int rank, int ranks) {
   const char* variable = std::getenv("MSA_DEVICE");
   const std::string fallback = variable != nullptr && *variable != '\0' ? variable : "cpu";
   const std::string name = common.device.empty() ? fallback : common.device;
   Device device = parse_device(name);
   int threads = common.threads;
-  if (launched_size() > 1) {
+  if (ranks > 1) {
     if constexpr (kHasCuda) {
-      if (name == "cuda") device.index = launched_local_rank() % cuda_count();
+      if (name == "cuda") device.index = rank % cuda_count();
     }
     // A rank that the launcher has bound to some processors takes these; otherwise the host's ranks share them.
     const bool is_bound = available_cpus() < static_cast<int>(std::thread::hardware_concurrency());
-    if (threads == 0 && !is_bound) threads = std::max(1, available_cpus() / launched_local_size());
+    if (threads == 0 && !is_bound) threads = std::max(1, available_cpus() / ranks);
   }
   return Context(threads, device);
 }

@@ -35,7 +35,7 @@ void ShardDriver::lose(int rank, const std::string& why) {
   const std::string text = "rank " + std::to_string(rank) + ": " + why;
   if (held_ != nullptr) held_->lost[rank] = text;
   if (!options_.degraded) {
-    throw Error(text, "rank " + std::to_string(rank) + " of " + std::to_string(size()),
+    throw Error(why, "rank " + std::to_string(rank),
                 "mend that rank, start fewer, or answer from the others with --degraded");
   }
   spdlog::warn("{}; it is left out from here on", text);

@@ -12,10 +12,10 @@
 namespace msa {
 namespace {
 
-/// Candidates take their content along where all ranks' together have at most so many bytes: moving them then costs
-/// less than the second round trip that it saves. A round trip between processes of one host takes about 5 to 20 us, in
-/// which memory or a network moves about as much (docs/parallel.md).
-constexpr int64_t kContentWithCandidates = 64 << 10;
+/// Candidates take their content along where all ranks' together have at most so many bytes: then it comes in the same
+/// message of MPI, and moving it costs less than the second round trip that it saves (1 to 2 us within a host, in which
+/// 1 to 3 GB/s move about as much; docs/parallel.md).
+constexpr int64_t kContentWithCandidates = 4 << 10;
 
 }  // namespace
 
