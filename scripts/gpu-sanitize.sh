@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Runs the tests of a bundle (scripts/gpu-bundle.sh --test …) under compute-sanitizer on a machine with an NVIDIA GPU:
-# memcheck, then racecheck of our own kernels. Prints a table; exit code 1 where something was found.
+# memcheck, then racecheck of our own kernels. Prints a table; exit code 1 where a test was not found clean, but for the
+# reports on the routing scan's ring that docs/gpu.md explains.
 # Usage: gpu-sanitize.sh BUNDLE_DIR [LOG_DIR]          gpu-sanitize.sh --list: the tests a bundle needs
-# Tests that a bundle lacks are named and left out. A program is cut after MSA_SANITIZE_SECONDS (default 45), and
+# Tests that a bundle lacks are named and left out. A program is cut after MSA_SANITIZE_SECONDS (default 90), and
 # MSA_SANITIZE_JOBS of them (default 4) run side by side.
 set -u
 
 # Program, tests. The tools slow a kernel down 10 to 100 times: every kernel once or a few times, at small sizes.
 memcheck=(
+  "device_keys *"
   "growing_memory *"
   "attention On/Attention.PackedEqualsReference/Cuda:On/Attention.PacksOfDocuments*/Cuda:On/Attention.LongContext/Cuda"
   "decode_attention */Cuda"
@@ -22,10 +24,9 @@ memcheck=(
   "best_scores */Cuda"
   "fill */Cuda"
   "max_inner_product */Cuda"
-  "routing_scan RoutingScan.EqualsReference:RoutingScan.InSteps:RoutingScan.BrokenNumbers:RoutingScan.MarksMeans"
-  "device_keys *"
+  "routing_scan -*.EqualsReference:*.RulesOutAlmostAllOfManyRandomKeys:*.ManyDocumentsAndALongOne"
   "bank_memory *Cuda*"
-  "session */Cuda"
+  "session */Cuda*"
   "conformance On/Conformance.BFloat16/Cuda"
 )
 racecheck=(
@@ -44,12 +45,12 @@ if [[ ${1:-} == --list ]]; then
   exit 0
 fi
 if [[ $# -lt 1 || $1 == -* ]]; then
-  sed -n '2,6s/^# //p' "$0" >&2
+  sed -n '2,7s/^# //p' "$0" >&2
   exit 2
 fi
 bundle=$1
 logs=${2:-$bundle/sanitizer}
-seconds=${MSA_SANITIZE_SECONDS:-45}
+seconds=${MSA_SANITIZE_SECONDS:-90}
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 if [[ ! -x $sanitizer ]]; then
   echo "error: compute-sanitizer is missing (fix: install the CUDA toolkit)" >&2
@@ -58,6 +59,15 @@ fi
 mkdir -p "$logs"
 rm -f "$logs"/*.row
 export MSA_REQUIRE_CUDA=1
+
+# Whether a log of racecheck reports nothing but the ring of the routing scan, and the tests passed.
+only_the_ring() {
+  local reports
+  reports=$(grep -c 'Race reported between' "$1")
+  [[ $reports -gt 0 ]] && grep -q "RACECHECK SUMMARY: $reports hazards* displayed" "$1" &&
+    ! grep -E 'Race reported between|=====     and ' "$1" | grep -qv 'access at void msa::scan_kernel<' &&
+    grep -q '\[  PASSED  \]' "$1" && ! grep -q '\[  FAILED  \]' "$1"
+}
 
 # check TOOL PROGRAM TESTS OPTION…: a row of the table
 check() {
@@ -75,7 +85,13 @@ check() {
   passed=$(grep -c '\[       OK \]' "$log")
   if [[ $rc -eq 124 ]]; then
     verdict="cut after $seconds s"
-  elif [[ $rc -ne 0 || $passed -eq 0 ]]; then
+  elif grep -q 'Internal Sanitizer Error' "$log"; then
+    verdict="the tool failed"
+  elif [[ $passed -eq 0 ]]; then
+    verdict="no test ran"
+  elif [[ $tool == racecheck && $rc -eq 9 ]] && only_the_ring "$log"; then
+    verdict="the ring alone"
+  elif [[ $rc -ne 0 ]]; then
     verdict=FOUND
   fi
   printf '%-10s %-18s %4d tests %4d s  %-60s %s\n' "$tool" "$program" "$passed" $((SECONDS - begin)) \
@@ -92,9 +108,10 @@ start() {
   check "$tool" "${entry%% *}" "${entry#* }" "$@" >"$row" &
 }
 
-for entry in "${memcheck[@]}"; do start memcheck "$entry" --leak-check no; done
+# Calls that fail are no finding: growing_memory asks for more memory than there is, and the code checks every call.
+for entry in "${memcheck[@]}"; do start memcheck "$entry" --leak-check no --report-api-errors no; done
 # Kernels of libraries are theirs to check.
 for entry in "${racecheck[@]}"; do start racecheck "$entry" --kernel-name kns=msa; done
 wait
 cat "$logs"/*.row
-! grep -q 'FOUND$' "$logs"/*.row
+! grep -qvE '(clean|the ring alone|not in the bundle)$' "$logs"/*.row
