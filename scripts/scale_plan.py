@@ -67,7 +67,7 @@ RUNS = [
     ("routing, int8, 1 H200", dict(tokens=100e6, keys="int8"), "route_ms", 8.8, "performance.md, .490 ms a layer"),
     ("first token, bf16, 1 H200", dict(tokens=100e6, keys="bf16"), "hop_ms", 21.1, "performance.md, msa bench ttft"),
     ("first token, 135m, 10M tokens", dict(tokens=10e6, keys="bf16", shape="135m"), "hop_ms", 3.7, "performance.md"),
-    # Predicted before they were run; no rate was changed afterwards.
+    # H100: those of two GPUs were predicted before they were run; no rate was changed for any of them.
     *((f"{what}, {keys}, {gpus} H100", dict(tokens=100e6, keys=keys, gpus=gpus, machine="h100"), field, measured,
        "performance.md, On two GPUs")
       for gpus, keys, route, first in ((1, "bf16", 20.76, 27.07), (2, "bf16", 11.67, 17.94), (2, "int8", 7.95, 14.01))
