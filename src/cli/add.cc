@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/sources.h"
+#include "core/interrupt.h"
 #include "engine/bank_writer.h"
 #include "engine/shard_driver.h"
 #include "engine/splitter.h"

@@ -1,12 +1,10 @@
 #include "cli/progress.h"
 
-#include <signal.h>
 #include <spdlog/fmt/fmt.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <utility>
 
@@ -99,29 +97,5 @@ void ProgressBar::finish() {
   state_.seconds = std::chrono::duration<double>(elapsed).count();
   write((drawn_ ? "\r" : "") + progress_summary(state_) + (drawn_ ? "\x1b[K\n" : "\n"));
 }
-
-namespace {
-
-std::atomic<bool> interrupt_flag{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler writes it");
-
-void on_signal(int) {
-  interrupt_flag = true;
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
-}
-
-}  // namespace
-
-void install_interrupt_handler() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  sigemptyset(&action.sa_mask);
-  action.sa_flags = 0;  // no SA_RESTART: a read from a terminal must wake up
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
-
-bool interrupted() { return interrupt_flag; }
 
 }  // namespace msa

@@ -1,4 +1,4 @@
-// A progress bar on a terminal, and Ctrl-C as a flag.
+// A progress bar on a terminal.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -46,10 +46,5 @@ class ProgressBar {
   Clock::time_point begin_ = Clock::now();
   Clock::time_point next_draw_;
 };
-
-/// From now on the first SIGINT or SIGTERM only sets the flag, and waiting system calls return EINTR; the second one
-/// ends the program at once.
-void install_interrupt_handler();
-bool interrupted();
 
 }  // namespace msa

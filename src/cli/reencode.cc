@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "core/interrupt.h"
 
 namespace msa::cli {
 namespace {

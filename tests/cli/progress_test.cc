@@ -1,7 +1,6 @@
 #include "cli/progress.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <thread>
@@ -38,18 +37,6 @@ std::string output_of(std::chrono::milliseconds duration) {
 TEST(ProgressTest, WithoutTerminalOneLineAtTheEndOfLongWork) {
   EXPECT_EQ(output_of(std::chrono::milliseconds(0)), "");
   EXPECT_EQ(output_of(std::chrono::milliseconds(1010)).substr(0, 16), "work 10 in 0:01,");
-}
-
-TEST(InterruptTest, FirstSignalSetsTheFlagSecondKills) {
-  EXPECT_EXIT(
-      {
-        install_interrupt_handler();
-        if (interrupted()) _exit(1);
-        raise(SIGINT);
-        if (!interrupted()) _exit(2);
-        raise(SIGTERM);
-      },
-      testing::KilledBySignal(SIGTERM), "");
 }
 
 }  // namespace

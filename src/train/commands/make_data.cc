@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/interrupt.h"
 #include "train/commands/commands.h"
-#include "train/commands/stop.h"
 
 namespace msa::train {
 namespace {
@@ -20,12 +20,12 @@ struct Options {
 };
 
 void show(std::string_view stage, int64_t done, int64_t total) {
-  if (stop_requested()) throw Error("interrupted, nothing was written", "make-data", "run the same command again");
+  if (interrupted()) throw Error("interrupted, nothing was written", "make-data", "run the same command again");
   if (isatty(2) != 0) std::cerr << fmt::format("\r{:40} {}/{}   ", stage, done, total) << std::flush;
 }
 
 int run(const Options& o) {
-  install_stop_handler();
+  install_interrupt_handler();
   const MakeDataReport r = make_data(o.make, show);
   if (isatty(2) != 0) std::cerr << '\n';
   if (!o.json) {

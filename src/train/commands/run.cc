@@ -4,18 +4,18 @@
 #include <memory>
 
 #include "comm/communicator.h"
+#include "core/interrupt.h"
 #include "train/commands/commands.h"
-#include "train/commands/stop.h"
 #include "train/trainer.h"
 
 namespace msa::train {
 namespace {
 
 int run(const std::string& path) {
-  install_stop_handler();
+  install_interrupt_handler();
   const auto communicator = communicator_from_environment();
   Trainer trainer(read_recipe(path), *communicator);
-  const RunResult result = trainer.run(stop_requested);
+  const RunResult result = trainer.run(interrupted);
   const bool talks = communicator->rank() == 0;
   switch (result.end) {
     case RunEnd::kFinished:
