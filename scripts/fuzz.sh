@@ -6,11 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 seconds=${1:-120}
 [[ $seconds =~ ^[0-9]+$ ]] || die "'$seconds' is no number of seconds"
 command -v clang++ >/dev/null || die "clang++ is missing (fix: apt-get install clang)"
-cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMSA_FUZZ=ON \
-  -DMSA_SANITIZE=address -DMSA_BENCH=OFF -DMSA_CUDA=OFF >build/fuzz-configure.log
 targets=()
 for source in tests/fuzz/*_fuzz.cc; do targets+=("$(basename "$source" .cc)"); done
-cmake --build build/fuzz --target "${targets[@]}"
+scripts/build.sh fuzz "${targets[@]}"
 for target in "${targets[@]}"; do
   step "$target, $seconds s"
   mkdir -p "build/fuzz/corpus/$target"

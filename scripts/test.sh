@@ -24,19 +24,18 @@ ctest --test-dir build/release -j2 --output-on-failure --timeout "$test_timeout_
   main_result=FAILED
 main_seconds=$SECONDS
 
-MSA_CMAKE_ARGS="$MSA_CMAKE_ARGS -DMSA_BENCH=OFF"
 asan_summary=()
 asan_result=ok
 targets=()
 for folder in "${hostile_folders[@]}"; do
   if [[ -f tests/$folder/CMakeLists.txt ]]; then targets+=("tests/$folder/all"); fi
 done
-scripts/build.sh asan "${targets[@]}"
+scripts/build.sh fuzz "${targets[@]}"  # one build for these tests and the fuzz targets
 for target in "${targets[@]}"; do
   folder=$(dirname "$target")
   step "running $folder under the address sanitizer"
   log="$root/build/test-asan-$(basename "$folder").log"
-  ctest --test-dir "build/asan/$folder" -j2 -LE slow --output-on-failure --timeout "$test_timeout_s" 2>&1 | tee "$log" ||
+  ctest --test-dir "build/fuzz/$folder" -j2 -LE slow --output-on-failure --timeout "$test_timeout_s" 2>&1 | tee "$log" ||
     asan_result=FAILED
   asan_summary+=("  $folder: $(grep -E 'tests passed|No tests' "$log" || echo 'did not finish')")
 done

@@ -103,7 +103,7 @@ TEST_F(Config, RefusesWhatItCannotCompute) {
                                                             {"tie_word_embeddings", 1},
                                                             {"partial_rotary_factor", 0.5},
                                                             {"msa_config", 3}};
-  for (const auto& [key, value] : broken) expect_message([&] { with(key, value); }, {"config.json", key});
+  for (const auto& one : broken) expect_message([&] { with(one.first, one.second); }, {"config.json", one.first});
   expect_message([&] { with("num_key_value_heads", 3); }, {"config.json", "no multiple of its 3 key/value heads"});
   expect_message([&] { with("head_dim", 31); }, {"head size 31 is odd"});
   expect_message([&] { with_memory("pooling_kernel_size", 0); }, {"pooling_kernel_size"});
