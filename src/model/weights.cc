@@ -196,19 +196,17 @@ std::string fingerprint(const BaseTensors& base, const Adapter* adapter, const s
     hash.update(&scale, sizeof(scale));
     add(xxh3_128_hex(adapter->file().bytes().data(), adapter->file().bytes().size()));
   }
-  const auto add_file = [&](const char* name, const auto& content_of) {
-    const std::string path = directory + "/" + name;
-    if (directory.empty() || !file_exists(path)) return;
-    const std::string content = content_of(path);
+  const auto add_content = [&](const char* name, std::string_view content) {
     add(name);
     add(xxh3_128_hex(content.data(), content.size()));
   };
-  add_file("tokenizer.json", [](const std::string& path) { return std::string(MappedFile(path).text()); });
-  add_file("msa_template.json", [](const std::string& path) {  // how ids are decoded is a setting of the query
-    nlohmann::json prompts = read_json_file(path);
-    if (prompts.is_object()) prompts.erase("id_decoding");
-    return prompts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  });
+  const auto has = [&](const char* name) { return !directory.empty() && file_exists(directory + "/" + name); };
+  if (has("tokenizer.json")) add_content("tokenizer.json", MappedFile(directory + "/tokenizer.json").text());
+  if (has("msa_template.json")) {
+    nlohmann::json prompts = read_json_file(directory + "/msa_template.json");
+    if (prompts.is_object()) prompts.erase("id_decoding");  // how ids are decoded is a setting of the query
+    add_content("msa_template.json", prompts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
   return hash.hex();
 }
 
