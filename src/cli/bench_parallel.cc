@@ -38,16 +38,10 @@ double ping_ms(ShardDriver& ranks, int repeats, int64_t out_bytes, int64_t in_by
     message.body = memory.tensor(DType::kI8, {out_bytes}, ranks.body_device());
     if (!on_cuda(message.body)) std::fill_n(message.body.as<char>(), out_bytes, 0);
   }
-  const std::vector<int> others = ranks.others();
   const auto ping = [&] {
     Message fresh = ranks.request(ShardCommand::kPing);
     std::copy(fresh.head.begin(), fresh.head.end(), message.head.begin());
-    const uint64_t ticket = ranks.ask(others, message);
-    for (const int rank : others) {
-      Message reply;
-      HeadReader in;
-      ranks.reply(rank, ticket, reply, in);
-    }
+    ranks.for_each_reply(ranks.ask_each(ranks.others(), message), [](int, HeadReader&) {});
   };
   return time_runs(repeats, ping).median_ms;
 }

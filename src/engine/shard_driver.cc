@@ -65,6 +65,22 @@ bool ShardDriver::reply(int rank, uint64_t ticket, Message& reply, HeadReader& i
   }
 }
 
+std::vector<ShardDriver::Asked> ShardDriver::ask_each(const std::vector<int>& ranks, const Message& request) {
+  const uint64_t ticket = ask(ranks, request);
+  std::vector<Asked> asked;
+  for (const int rank : ranks) asked.push_back({rank, ticket});
+  return asked;
+}
+
+void ShardDriver::for_each_reply(const std::vector<Asked>& asked,
+                                 const std::function<void(int rank, HeadReader& in)>& use) {
+  for (const auto& [rank, ticket] : asked) {
+    Message message;
+    HeadReader in;
+    if (reply(rank, ticket, message, in)) use(rank, in);
+  }
+}
+
 std::shared_ptr<const Holding> ShardDriver::hold(const ModelConfig& config,
                                                  const std::shared_ptr<const Snapshot>& snapshot) {
   if (held_ != nullptr && held_->snapshot == snapshot && is_held_by_all_) return held_;
@@ -75,24 +91,19 @@ std::shared_ptr<const Holding> ShardDriver::hold(const ModelConfig& config,
   held_->ranges[0] = ranges[0];
   held_->own = part_of(*snapshot, ranges[0]);
   is_held_by_all_ = true;
-  const std::vector<int> asked = others_;
-  std::vector<uint64_t> tickets;
-  for (size_t i = 0; i < asked.size(); ++i) {
+  std::vector<Asked> asked;
+  for (size_t i = 0; i < others_.size(); ++i) {
     const SlotRange& range = ranges[i + 1];
-    held_->ranges[static_cast<size_t>(asked[i])] = range;
+    held_->ranges[static_cast<size_t>(others_[i])] = range;
     Message message = request(ShardCommand::kHold);
     HeadWriter out(message.head);
     out.put(HoldingConfig{config.n_heads, config.memory.similarity});
     out.put_all(std::span<const float>(config.memory.layer_weights));
     out.put(range);
     put_plan(out, plan_of(*snapshot, range));
-    tickets.push_back(ask({asked[i]}, message));
+    asked.push_back({others_[i], ask({others_[i]}, message)});
   }
-  for (size_t i = 0; i < asked.size(); ++i) {
-    Message message;
-    HeadReader in;
-    reply(asked[i], tickets[i], message, in);
-  }
+  for_each_reply(asked, [](int, HeadReader&) {});
   for (int rank = 0; rank < size(); ++rank) {
     const SlotRange& range = held_->ranges[static_cast<size_t>(rank)];
     spdlog::debug("rank {} holds documents {} to {} of {}", rank, range.begin, range.end, ranges.back().end);

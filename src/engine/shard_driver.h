@@ -2,6 +2,7 @@
 // ranks.
 #pragma once
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -54,6 +55,15 @@ class ShardDriver {
   /// Waits for a rank's reply; what follows the ReplyHead is to be read from `in`. False where the rank is lost and the
   /// options allow it; Error where they do not. `reply` must live as long as `in` is used.
   bool reply(int rank, uint64_t ticket, Message& reply, HeadReader& in);
+
+  struct Asked {
+    int rank;
+    uint64_t ticket;
+  };
+  /// The same request to all of these, for for_each_reply().
+  std::vector<Asked> ask_each(const std::vector<int>& ranks, const Message& request);
+  /// As reply(), for replies whose body is of no interest: `use` gets each in this order, but none of a lost rank.
+  void for_each_reply(const std::vector<Asked>& asked, const std::function<void(int rank, HeadReader& in)>& use);
 
  private:
   void lose(int rank, const std::string& why);

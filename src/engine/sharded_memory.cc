@@ -60,22 +60,17 @@ ShardedMemory::ShardedMemory(Context& context, const ModelConfig& config, std::s
       layers_(config.memory.routing_layers.size()),
       scores_(config.memory.routing_layers.size()) {
   own_ = std::make_unique<Own>(*this, slice(query.allowed, holding_->ranges[0]), context, device);
-  const std::vector<int> asked = driver_.others();
-  std::vector<uint64_t> tickets;
-  for (const int rank : asked) {
+  std::vector<ShardDriver::Asked> asked;
+  for (const int rank : driver_.others()) {
     Message message = driver_.request(ShardCommand::kBegin, query_);
     HeadWriter out(message.head);
     out.put(static_cast<int32_t>(top_k_));
     const std::vector<uint8_t> allowed = slice(query.allowed, holding_->ranges[static_cast<size_t>(rank)]);
     out.put(static_cast<uint8_t>(query.allowed.empty() ? 0 : 1));
     out.put_all(std::span<const uint8_t>(allowed));
-    tickets.push_back(driver_.ask({rank}, message));
+    asked.push_back({rank, driver_.ask({rank}, message)});
   }
-  for (size_t i = 0; i < asked.size(); ++i) {
-    Message message;
-    HeadReader in;
-    if (driver_.reply(asked[i], tickets[i], message, in)) ranks_.push_back(asked[i]);
-  }
+  driver_.for_each_reply(asked, [&](int rank, HeadReader&) { ranks_.push_back(rank); });
 }
 
 ShardedMemory::~ShardedMemory() { driver_.ask(driver_.others(), driver_.request(ShardCommand::kEnd, query_)); }
@@ -278,20 +273,16 @@ void ShardedMemory::join(Layer& layer) {
 }
 
 std::vector<ScoredDocument> ShardedMemory::routed(int count) const {
+  Message message = driver_.request(ShardCommand::kRouted, query_);
+  HeadWriter(message.head).put(static_cast<int32_t>(count));
+  const auto asked = driver_.ask_each(asked_now(), message);
   std::vector<ScoredDocument> all;
   layer_scores_.clear();
   for (const ScoredDocument& d : own_->routed(count)) {
     const int64_t slot = holding_->ranges[0].begin + static_cast<int64_t>(own_->slot_of(d));
     all.push_back(document_of(slot, d.score));
   }
-  Message message = driver_.request(ShardCommand::kRouted, query_);
-  HeadWriter(message.head).put(static_cast<int32_t>(count));
-  const std::vector<int> asked = asked_now();
-  const uint64_t ticket = driver_.ask(asked, message);
-  for (const int rank : asked) {
-    Message reply;
-    HeadReader in;
-    if (!driver_.reply(rank, ticket, reply, in)) continue;
+  driver_.for_each_reply(asked, [&](int, HeadReader& in) {
     const auto candidates = in.get_all<ShardCandidate>();
     const auto layers = in.get_all<float>();  // [candidates, routing layers]
     const size_t n = layers_.size();
@@ -301,7 +292,7 @@ std::vector<ScoredDocument> ShardedMemory::routed(int count) const {
       const auto first = layers.begin() + static_cast<std::ptrdiff_t>(c * n);
       layer_scores_[candidates[c].slot].assign(first, first + static_cast<std::ptrdiff_t>(n));
     }
-  }
+  });
   std::sort(all.begin(), all.end(), better);
   if (all.size() > static_cast<size_t>(std::max(count, 0))) all.resize(static_cast<size_t>(std::max(count, 0)));
   return all;
@@ -314,64 +305,57 @@ const std::vector<ScoredDocument>& ShardedMemory::selection(int routing_index) c
 std::span<const float> ShardedMemory::scores(int routing_index) const {
   std::vector<float>& out = scores_[static_cast<size_t>(routing_index)];
   if (!out.empty() || layers_[static_cast<size_t>(routing_index)].ticket == 0) return out;
+  Message message = driver_.request(ShardCommand::kScores, query_);
+  HeadWriter(message.head).put(static_cast<int32_t>(routing_index));
+  const auto asked = driver_.ask_each(asked_now(), message);
   out.assign(static_cast<size_t>(slots_.n_slots()), -std::numeric_limits<float>::infinity());
   const std::span<const float> own = own_->scores(routing_index);
   std::copy(own.begin(), own.end(), out.begin() + holding_->ranges[0].begin);
-  Message message = driver_.request(ShardCommand::kScores, query_);
-  HeadWriter(message.head).put(static_cast<int32_t>(routing_index));
-  const std::vector<int> asked = asked_now();
-  const uint64_t ticket = driver_.ask(asked, message);
-  for (const int rank : asked) {
-    Message reply;
-    HeadReader in;
-    if (!driver_.reply(rank, ticket, reply, in)) continue;
+  driver_.for_each_reply(asked, [&](int rank, HeadReader& in) {
     const auto part = in.get_all<float>();
     const SlotRange& range = holding_->ranges[static_cast<size_t>(rank)];
     MSA_CHECK(static_cast<int64_t>(part.size()) == range.size());
     std::copy(part.begin(), part.end(), out.begin() + range.begin);
-  }
+  });
   return out;
 }
 
 std::vector<float> ShardedMemory::late_scores(std::span<const ScoredDocument> documents) const {
   if (layers_.empty() || layers_.front().ticket == 0) return {};
   std::vector<float> out(documents.size(), 0.0f);
-  std::vector<size_t> places;  // in `documents`
-  const auto in_range = [&](const SlotRange& range) {
-    places.clear();
-    std::vector<int64_t> slots;
+  const auto places_in = [&](const SlotRange& range) {  // in `documents`
+    std::vector<size_t> places;
     for (size_t d = 0; d < documents.size(); ++d) {
       const auto slot = static_cast<int64_t>(slot_of(documents[d]));
-      if (slot < range.begin || slot >= range.end) continue;
-      places.push_back(d);
-      slots.push_back(slot);
+      if (slot >= range.begin && slot < range.end) places.push_back(d);
     }
-    return slots;
+    return places;
   };
-  const auto place = [&](const std::vector<float>& late) {
+  const auto place = [&](const std::vector<float>& late, const SlotRange& range) {
+    const std::vector<size_t> places = places_in(range);
     MSA_CHECK(late.size() == places.size());
     for (size_t i = 0; i < late.size(); ++i) out[places[i]] = late[i];
   };
-  const std::vector<int> asked = asked_now();
-  std::vector<uint64_t> tickets;
-  for (const int rank : asked) {
-    const std::vector<int64_t> slots = in_range(holding_->ranges[static_cast<size_t>(rank)]);
+  std::vector<ShardDriver::Asked> asked;
+  for (const int rank : asked_now()) {
+    std::vector<int64_t> slots;
+    for (const size_t d : places_in(holding_->ranges[static_cast<size_t>(rank)])) {
+      slots.push_back(static_cast<int64_t>(slot_of(documents[d])));
+    }
+    if (slots.empty()) continue;
     Message message = driver_.request(ShardCommand::kLate, query_);
     HeadWriter(message.head).put_all(std::span<const int64_t>(slots));
-    tickets.push_back(slots.empty() ? 0 : driver_.ask({rank}, message));
+    asked.push_back({rank, driver_.ask({rank}, message)});
   }
+  const SlotRange& here = holding_->ranges[0];
   std::vector<ScoredDocument> own;
-  for (const int64_t slot : in_range(holding_->ranges[0])) {
-    own.push_back(own_slots_.slot(slot - holding_->ranges[0].begin));
+  for (const size_t d : places_in(here)) {
+    own.push_back(own_slots_.slot(static_cast<int64_t>(slot_of(documents[d])) - here.begin));
   }
-  place(own_->late_scores(own));
-  for (size_t i = 0; i < asked.size(); ++i) {
-    Message reply;
-    HeadReader in;
-    if (tickets[i] == 0 || !driver_.reply(asked[i], tickets[i], reply, in)) continue;
-    in_range(holding_->ranges[static_cast<size_t>(asked[i])]);
-    place(in.get_all<float>());
-  }
+  place(own_->late_scores(own), here);
+  driver_.for_each_reply(asked, [&](int rank, HeadReader& in) {
+    place(in.get_all<float>(), holding_->ranges[static_cast<size_t>(rank)]);
+  });
   return out;
 }
 
