@@ -1,15 +1,14 @@
-// A program for mpirun: mpi_exchange_test MODE, run and judged by mpi_test.py.
-#include <gtest/gtest.h>
-
+// Under mpirun: messages between processes.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <thread>
 
 #include "comm/exchange.h"
 #include "core/error.h"
 #include "exchange_checks.h"
+#include "mpi_program.h"
 
 namespace msa {
 namespace {
@@ -22,7 +21,7 @@ int lose_rank_1(Exchange& exchange, const std::string& mode) {
   if (exchange.rank() != 0) {
     if (exchange.receive(0, exchange_checks::soon(), message) != "") return 1;
     if (exchange.rank() == 1 && mode == "kill") std::abort();
-    if (exchange.rank() == 1) std::this_thread::sleep_for(1h);
+    if (exchange.rank() == 1) mpi_program::hang();
     exchange.send({0}, message);
     return 0;
   }
@@ -43,18 +42,10 @@ int run_mode(const std::string& mode) {
   const auto exchange = exchange_from_environment();
   if (mode != "promises") return lose_rank_1(*exchange, mode);
   exchange_checks::keeps_promises(*exchange, 1);
-  return testing::Test::HasFailure() ? 1 : 0;
+  return mpi_program::expectations();
 }
 
 }  // namespace
 }  // namespace msa
 
-int main(int n_arguments, char** arguments) {
-  testing::InitGoogleTest(&n_arguments, arguments);
-  try {
-    return msa::run_mode(n_arguments > 1 ? arguments[1] : "promises");
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int n_arguments, char** arguments) { return msa::mpi_program::run(n_arguments, arguments, msa::run_mode); }
