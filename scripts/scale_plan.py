@@ -123,7 +123,7 @@ class Plan:
         scan = layer_gb * on_gpu / (r["copy_tbs"] * r[f"scan_share_{self.keys}"]) * 1e3
         from_host = layer_gb * (1 - on_gpu) * (2 * s.width / KEY_BYTES[self.keys](s.width)) / r["host_gbs"] * 1e6
         hosts = math.ceil(self.gpus / r["gpus_a_host"])
-        query_mb, candidates_mb = 32 * s.width * 2 / 1e6, self.top_k * 16 * (self.gpus - 1) / 1e6
+        query_mb, candidates_mb = 32 * s.width * 4 / 1e6, self.top_k * 16 * (self.gpus - 1) / 1e6
         hop_us, gbs = (r["link_us"], r["link_gbs"]) if hosts == 1 else (r["net_us"], r["net_gbs"])
         exchange = 0.0
         if self.gpus > 1:

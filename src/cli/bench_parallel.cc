@@ -119,7 +119,7 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
   const Ways ways = measure_ways(ranks, o.repeats);
   DeviceBank device(device_options(common));
   ShardedMemory several(context, config, snapshot, {kTopK, {}}, device, ranks);
-  const auto holding = ranks.hold(config, snapshot);
+  const auto holding = ranks.hold(snapshot);
   DeviceBank whole(device_options(common)), part(device_options(common));
   BankMemory one(config, snapshot, kTopK, {}, whole.keys(context, snapshot), whole.content(context));
   BankMemory own(config, holding->own, kTopK, {}, part.keys(context, holding->own), part.content(context));
@@ -132,10 +132,11 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
   const double content_bytes = kTopK * o.parallel.document_chunks * 2.0 * static_cast<double>(shape.row_bytes());
   const double candidate_bytes = kTopK * sizeof(ShardCandidate) * others;
   const double chosen_elsewhere = content_bytes * others / (others + 1);
+  const double query_bytes = 4.0 * o.query_tokens * config.kv_size();
   const double scan_ms = own_ms;
   const double latency_ms = layers * 2 * ways.round_trip_ms;
-  const double bytes_ms = layers * (static_cast<double>(q.bytes()) * ways.out_ms_per_byte +
-                                    (candidate_bytes + chosen_elsewhere) * ways.in_ms_per_byte);
+  const double bytes_ms =
+      layers * (query_bytes * ways.out_ms_per_byte + (candidate_bytes + chosen_elsewhere) * ways.in_ms_per_byte);
   return {{"ranks", ranks.size()},
           {"chunks", snapshot->n_chunks()},
           {"layers", shape.n_layers()},
@@ -144,7 +145,7 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
           {"round_trip_us", round1(ways.round_trip_ms * 1e3)},
           {"out_gb_per_second", round2(1e-6 / ways.out_ms_per_byte)},
           {"in_gb_per_second", round2(1e-6 / ways.in_ms_per_byte)},
-          {"query_bytes", q.bytes()},
+          {"query_bytes", query_bytes},
           {"content_bytes", content_bytes},
           {"predicted_ms",
            {{"scan", round2(scan_ms)},

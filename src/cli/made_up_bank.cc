@@ -32,7 +32,7 @@ MadeUpPart::MadeUpPart(Context& context, const ModelConfig& config, const MadeUp
     fill_uniform(context, keys, 1.0f, static_cast<uint32_t>(layer + 1), range.begin * bank.chunks * width_);
   };
   keys_ = std::make_shared<DeviceKeys>(context, shape, layout, fill, options);
-  const DeviceRouting::Query query{Similarity::kCosine, config.n_heads, layers_, bank.top_k, {}};
+  const DeviceRouting::Query query{Similarity::kFolded, config.n_kv_heads, layers_, bank.top_k, {}};
   routing_ = std::make_unique<DeviceRouting>(keys_, query);
   kept_ = std::clamp<int64_t>(kMostContentBytes / document_bytes(), 1, bank.documents);
   content_ = content_memory_.tensor(context, DType::kBF16, {kept_ * bank.chunks, 2, width_});
@@ -74,13 +74,15 @@ void MadeUpMemory::route(Context& context, int layer, const Tensor& q) {
   const auto index = static_cast<int32_t>(&one - layers_.data());
   one.is_routed = true;
   one.is_chosen = false;
+  const HeadFold how{Similarity::kCosine, config_.n_heads, config_.n_kv_heads};
+  const Tensor folded = fold_query(context, q, how, one.folded_memory);
   if (driver_ != nullptr) {
     Message message = driver_->request(ShardCommand::kRoute);
     HeadWriter(message.head).put(RouteRequest{index, static_cast<int32_t>(q.rows())});
-    message.body = bytes_of(on_cuda(driver_->body_device()) ? q : to_host(context, q, host_q_));
+    message.body = bytes_of(on_cuda(driver_->body_device()) ? folded : to_host(context, folded, host_q_));
     one.ticket = driver_->ask(driver_->others(), message);
   }
-  own_.route(context, index, q);
+  own_.route(context, index, folded);
 }
 
 const std::vector<ShardCandidate>& MadeUpMemory::choose(int layer) {

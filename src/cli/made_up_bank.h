@@ -28,6 +28,7 @@ class MadeUpPart {
              const DeviceOptions& options);
   ~MadeUpPart();
 
+  /// q F32 [n, G·d] folded.
   void route(Context& context, int routing_index, const Tensor& q) { routing_->route(context, routing_index, q); }
   /// Of the layer routed last, named as in the whole bank.
   std::vector<ShardCandidate> chosen();
@@ -77,7 +78,7 @@ class MadeUpMemory final : public Memory {
     bool is_routed = false, is_chosen = false;
     uint64_t ticket = 0;
     std::vector<ShardCandidate> selection;
-    Buffer own_memory;
+    Buffer folded_memory, own_memory;
     std::vector<Delivery> deliveries;  // by rank
     std::vector<KeyValueSpan> spans;
   };

@@ -22,7 +22,20 @@ Tensor half_of(const Tensor& content, int which, const ModelConfig& config) {
   return t;
 }
 
+Similarity similarity_of(const ModelConfig& config) {
+  switch (config.memory.similarity) {
+    case RouterSimilarity::kCosine: return Similarity::kCosine;
+    case RouterSimilarity::kScaledDot: return Similarity::kScaledDot;
+    case RouterSimilarity::kFolded: return Similarity::kFolded;
+  }
+  return Similarity::kCosine;
+}
+
 }  // namespace
+
+HeadFold head_fold(const ModelConfig& config, size_t routing_index) {
+  return {similarity_of(config), config.n_heads, config.n_kv_heads, config.memory.layer_weight(routing_index)};
+}
 
 KeyValueSpan content_span(const Tensor& content, const ModelConfig& config) {
   return {half_of(content, 0, config), half_of(content, 1, config)};
@@ -34,7 +47,7 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
     : config_(config),
       snapshot_(snapshot),
       hot_(std::move(hot)),
-      similarity_(config.memory.similarity == RouterSimilarity::kCosine ? Similarity::kCosine : Similarity::kScaledDot),
+      similarity_(similarity_of(config)),
       router_(std::move(snapshot), similarity_, config.n_heads, config.memory.layer_weights),
       top_k_(top_k),
       allowed_(std::move(allowed)),

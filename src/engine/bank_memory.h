@@ -16,6 +16,9 @@ namespace msa {
 /// content [chunks, 2 (K|V), G·d] as the model takes it.
 KeyValueSpan content_span(const Tensor& content, const ModelConfig& config);
 
+/// How the queries of a routing layer become ready for the keys.
+HeadFold head_fold(const ModelConfig& config, size_t routing_index);
+
 /// One query's view of one snapshot. Keeps, until the next hop, each layer's scores and selection; with DeviceKeys the
 /// scores stay on the GPU, and the context of the last route() must live as long as they are asked for.
 class BankMemory : public RoutedMemory {
@@ -63,7 +66,7 @@ class BankMemory : public RoutedMemory {
   mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
-  // Per routing layer: q F32 [n_routed, H·d] of its last route, where the model runs.
+  // Per routing layer: q F32 [n_routed, H·d], or folded, of its last route, where the model runs.
   std::vector<Tensor> q_;
   std::vector<Buffer> q_memory_;
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.

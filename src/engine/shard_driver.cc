@@ -81,8 +81,7 @@ void ShardDriver::for_each_reply(const std::vector<Asked>& asked,
   }
 }
 
-std::shared_ptr<const Holding> ShardDriver::hold(const ModelConfig& config,
-                                                 const std::shared_ptr<const Snapshot>& snapshot) {
+std::shared_ptr<const Holding> ShardDriver::hold(const std::shared_ptr<const Snapshot>& snapshot) {
   if (held_ != nullptr && held_->snapshot == snapshot && is_held_by_all_) return held_;
   held_ = std::make_shared<Holding>();
   held_->snapshot = snapshot;
@@ -97,8 +96,6 @@ std::shared_ptr<const Holding> ShardDriver::hold(const ModelConfig& config,
     held_->ranges[static_cast<size_t>(others_[i])] = range;
     Message message = request(ShardCommand::kHold);
     HeadWriter out(message.head);
-    out.put(HoldingConfig{config.n_heads, config.memory.similarity});
-    out.put_all(std::span<const float>(config.memory.layer_weights));
     out.put(range);
     put_plan(out, plan_of(*snapshot, range));
     asked.push_back({others_[i], ask({others_[i]}, message)});

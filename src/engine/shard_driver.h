@@ -44,7 +44,7 @@ class ShardDriver {
   const std::vector<int>& others() const { return others_; }
 
   /// Shares the snapshot out among the ranks that are there, unless that is done.
-  std::shared_ptr<const Holding> hold(const ModelConfig& config, const std::shared_ptr<const Snapshot>& snapshot);
+  std::shared_ptr<const Holding> hold(const std::shared_ptr<const Snapshot>& snapshot);
   static MissingShare missing(const Holding& holding);
 
   uint32_t new_query() { return next_query_++; }

@@ -9,14 +9,13 @@
 
 #include "bank/shard.h"
 #include "comm/exchange.h"
-#include "model/config.h"
 
 namespace msa {
 
 enum class ShardCommand : uint32_t {
-  kHold,     // HoldingConfig, layer weights F32, SlotRange, ShardPlan → nothing: the part that the rank is to hold
+  kHold,     // SlotRange, ShardPlan → nothing: the part that the rank is to hold
   kBegin,    // top_k i32, filtered u8, allowed u8 [slots of the part] → nothing: a query over what is held now
-  kRoute,    // RouteRequest, body q F32 [n, H·d] → ShardCandidate [n]; body: their content, where it is small
+  kRoute,    // RouteRequest, body q F32 [n, G·d] folded → ShardCandidate [n]; body: their content, where it is small
   kContent,  // routing index i32, slots i64 [n] → body: the documents' content, one after another
   kRouted,   // count i32 → ShardCandidate [n] by mean score, F32 [n, routing layers]
   kScores,   // routing index i32 → F32 [slots of the part]
@@ -37,12 +36,6 @@ struct RequestHead {
 struct ReplyHead {
   uint64_t ticket = 0;
   uint64_t failed = 0;  // the rest of the head is then the error's text
-};
-
-/// What a part is routed with.
-struct HoldingConfig {
-  int32_t n_heads = 0;
-  RouterSimilarity similarity = RouterSimilarity::kCosine;
 };
 
 struct RouteRequest {

@@ -122,14 +122,12 @@ ShardServer::Part& ShardServer::part(uint32_t query) {
 }
 
 void ShardServer::hold(HeadReader& in) {
-  const auto how = in.get<HoldingConfig>();
-  config_.memory.layer_weights = in.get_all<float>();
   range_ = in.get<SlotRange>();
   const ShardPlan plan = get_plan(in);
-  config_.n_heads = how.n_heads;
+  config_.n_heads = plan.shape.kv_heads;  // queries come folded
   config_.n_kv_heads = plan.shape.kv_heads;
   config_.head_dim = plan.shape.head_dim;
-  config_.memory.similarity = how.similarity;
+  config_.memory.similarity = RouterSimilarity::kFolded;
   config_.memory.routing_layers = plan.shape.routing_layers;
   held_ = opener_.open(plan);
   device_.keys(context_, held_);  // copied to the GPU now, not within a question

@@ -52,7 +52,7 @@ ShardedMemory::ShardedMemory(Context& context, const ModelConfig& config, std::s
       config_(config),
       driver_(driver),
       snapshot_(snapshot),
-      holding_(driver.hold(config, snapshot)),
+      holding_(driver.hold(snapshot)),
       slots_(std::move(snapshot), Similarity::kCosine, config.n_heads),
       own_slots_(holding_->own, Similarity::kCosine, config.n_heads),
       top_k_(query.top_k),
@@ -109,7 +109,8 @@ void ShardedMemory::route(Context& context, int layer, const Tensor& q) {
   scores_[i].clear();
   Message message = driver_.request(ShardCommand::kRoute, query_);
   HeadWriter(message.head).put(RouteRequest{static_cast<int32_t>(i), static_cast<int32_t>(q.rows())});
-  const Tensor body = on_cuda(driver_.body_device()) ? q : to_host(context, q, host_q_);
+  const Tensor folded = fold_query(context, q, head_fold(config_, i), folded_q_);
+  const Tensor body = on_cuda(driver_.body_device()) ? folded : to_host(context, folded, host_q_);
   message.body = Tensor(body.data, DType::kI8, {body.bytes()}, body.device);
   one.asked = asked_now();
   one.ticket = driver_.ask(one.asked, message);

@@ -23,8 +23,8 @@ class ShardedMemory final : public RoutedMemory {
   ShardedMemory(const ShardedMemory&) = delete;
   ShardedMemory& operator=(const ShardedMemory&) = delete;
 
-  /// One exchange: the query goes out, the own part is scored, the others' candidates come. Large content is asked for
-  /// once the candidates are merged, and comes while the caller goes on to gather().
+  /// One exchange: the query goes out folded, the own part is scored, the others' candidates come. Large content is
+  /// asked for once the candidates are merged, and comes while the caller goes on to gather().
   void route(Context& context, int layer, const Tensor& q) override;
   std::span<const KeyValueSpan> gather(int layer) override;
 
@@ -84,7 +84,7 @@ class ShardedMemory final : public RoutedMemory {
   std::vector<int> ranks_;  // that know the query
   std::unique_ptr<Own> own_;
   std::vector<Layer> layers_;  // per routing layer
-  Buffer host_q_;
+  Buffer folded_q_, host_q_;
   mutable std::unordered_map<int64_t, std::vector<float>> layer_scores_;  // slot → scores, of the last routed()
   mutable std::vector<std::vector<float>> scores_;                        // per routing layer [slots], where asked for
   double route_ms_ = 0;

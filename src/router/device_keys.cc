@@ -9,7 +9,6 @@
 #include "core/copy.h"
 #include "core/cuda.h"
 #include "core/log.h"
-#include "ops/fold_heads.h"
 #include "ops/routing_quantise.h"
 #include "ops/routing_scan.h"
 
@@ -236,8 +235,10 @@ void DeviceKeys::for_each_piece(Context& context, int layer_index, const HostRow
 DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_index, const Tensor& q,
                                    const Scoring& how) const {
   MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{how.n_heads} * head_dim_);
-  const Tensor folded = context.scratch[0].tensor(DType::kF32, {q.rows(), width()}, context.device);
-  fold_heads_on_device(context, q, {how.n_heads, kv_heads_, how.similarity == Similarity::kCosine, how.weight}, folded);
+  const bool is_folded = how.similarity == Similarity::kFolded;
+  MSA_CHECK(!is_folded || (q.is_dense() && how.n_heads == kv_heads_ && how.weight == 1));
+  const Tensor folded =
+      is_folded ? q : fold_query(context, q, {how.similarity, how.n_heads, kv_heads_, how.weight}, context.scratch[0]);
   Scan scan;
   const auto layer = static_cast<size_t>(layer_index);
   if (layer < bf16_keys_.size()) scan.bank.keys = static_cast<const bf16*>(bf16_keys_[layer].data());

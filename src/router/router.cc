@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/quant.h"
+#include "ops/fold_heads.h"
 #include "ops/max_inner_product.h"
 
 namespace msa {
@@ -38,6 +39,11 @@ void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out) {
   const int64_t d = out.row_elements() / kv_heads;
   MSA_CHECK(q.dtype == DType::kF32 && out.dtype == DType::kF32 && q.rows() == out.rows());
   MSA_CHECK(q.row_elements() == n_heads * d && out.row_elements() == kv_heads * d);
+  if (similarity == Similarity::kFolded) {
+    MSA_CHECK(n_heads == kv_heads && weight == 1);
+    for (int64_t t = 0; t < q.rows(); ++t) std::copy_n(q.row<float>(t), kv_heads * d, out.row<float>(t));
+    return;
+  }
   const int group = n_heads / kv_heads;
   for (int64_t t = 0; t < q.rows(); ++t) {
     float* const folded = out.row<float>(t);
@@ -49,6 +55,18 @@ void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out) {
       for (int64_t i = 0; i < d; ++i) to[i] += head[i] * scale;
     }
   }
+}
+
+Tensor fold_query(Context& context, const Tensor& q, const HeadFold& how, Buffer& memory) {
+  const Tensor out = memory.tensor(DType::kF32, {q.rows(), q.row_elements() / how.n_heads * how.kv_heads}, q.device);
+  if (on_cuda(q)) {
+    MSA_CHECK(how.similarity != Similarity::kFolded);
+    const bool normalise = how.similarity == Similarity::kCosine;
+    fold_heads_on_device(context, q, {how.n_heads, how.kv_heads, normalise, how.weight}, out);
+  } else {
+    fold_query_heads(q, how, out);
+  }
+  return out;
 }
 
 Router::Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads,

@@ -12,8 +12,8 @@
 namespace msa {
 
 /// How a query head meets a key: kCosine normalises the head (keys are stored normalised); kScaledDot takes the raw
-/// product times d^-1/2.
-enum class Similarity { kCosine, kScaledDot };
+/// product times d^-1/2; kFolded takes a query that fold_query() has made.
+enum class Similarity { kCosine, kScaledDot, kFolded };
 
 struct ScoredDocument {
   DocumentId id = 0;
@@ -34,6 +34,9 @@ struct HeadFold {
 /// score.
 void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out);
 
+/// The same where q lies, in `memory`.
+Tensor fold_query(Context& context, const Tensor& q, const HeadFold& how, Buffer& memory);
+
 /// Scores one snapshot; const and shareable between threads that have their own Context.
 /// A slot is a document's place in the snapshot: all documents, dead ones too, segments in order.
 class Router {
@@ -45,8 +48,9 @@ class Router {
   const Snapshot& snapshot() const { return *snapshot_; }
   int64_t n_slots() const { return slot_starts_.back(); }
 
-  /// q F32 [n_routed, H·d] raw projections, n_routed >= 1 → document_scores [n_slots]: the largest score of any chunk
-  /// with any token; -inf where the document is dead or `allowed` [n_slots] (empty = all) is 0.
+  /// q F32 [n_routed, H·d] raw projections (kFolded: [n_routed, G·d]), n_routed >= 1 → document_scores [n_slots]: the
+  /// largest score of any chunk with any token; -inf where the document is dead or `allowed` [n_slots] (empty = all) is
+  /// 0.
   void score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
              std::span<const uint8_t> allowed = {}) const;
 

@@ -135,6 +135,34 @@ TEST_P(RouterTest, LateScoresAreMeansOverTokens) {
   EXPECT_THAT(router.late_scores(0, q, {}), IsEmpty());
 }
 
+/// Another process folds, this one scores.
+TEST_P(RouterTest, AFoldedQueryScoresTheSameBits) {
+  const auto [dtype, similarity, n_routed] = GetParam();
+  std::mt19937 random(23);
+  const auto bank = Bank::in_memory(small_shape(dtype));
+  ASSERT_TRUE(add(*bank, random_batch(*bank, 30, random)).committed());
+  const int kv_heads = bank->shape().kv_heads;
+  ASSERT_LT(kv_heads, kHeads);
+  const std::vector<float> weights = {0.5f, 1.7f, 0.8f};
+  const Router whole(bank->snapshot(), similarity, kHeads, weights);
+  const Router other(bank->snapshot(), Similarity::kFolded, kv_heads);
+  Context context(1);
+  Buffer memory, folded_memory;
+  testing::fill(memory, n_routed * kHeads * 10, DType::kF32, random);
+  const Tensor q(memory.data(), DType::kF32, {n_routed, kHeads * 10});
+  const std::vector<ScoredDocument> documents = {whole.slot(3), whole.slot(29)};
+  for (int layer = 0; layer < 3; ++layer) {
+    const HeadFold how{similarity, kHeads, kv_heads, weights[static_cast<size_t>(layer)]};
+    const Tensor folded = fold_query(context, q, how, folded_memory);
+    EXPECT_EQ(folded.row_elements(), kv_heads * 10);
+    std::vector<float> want, got;
+    whole.score(context, layer, q, want);
+    other.score(context, layer, folded, got);
+    EXPECT_EQ(got, want);
+    EXPECT_EQ(other.late_scores(layer, folded, documents), whole.late_scores(layer, q, documents));
+  }
+}
+
 TEST(RouterWeights, MultiplyTheScoresOfTheirLayer) {
   std::mt19937 random(29);
   const auto bank = Bank::in_memory(small_shape());
