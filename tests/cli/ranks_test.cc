@@ -19,6 +19,12 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
 
+/// Of a run over several.
+struct Launch {
+  std::string prefix = {};   // before the program, in every rank's shell
+  std::string options = {};  // of mpirun
+};
+
 struct Outcome {
   int code = -1;
   std::string out, err;
@@ -51,15 +57,17 @@ class Ranks : public ::testing::Test {
     }
   }
 
-  /// In a run of `ranks`; `prefix` stands before the program, in every rank's shell.
-  Outcome msa(int ranks, const std::string& arguments, const std::string& prefix = "") const {
+  Outcome msa(int ranks, const std::string& arguments, const Launch& launch = {}) const {
     const std::string folder = folder_.path().string();
     std::string command = "cd " + folder + " && MSA_MODEL=model OMPI_ALLOW_RUN_AS_ROOT=1 ";
     command +=
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none ";
-    if (ranks > 1)
-      command += std::string(MSA_MPIRUN) + " --oversubscribe --bind-to none -n " + std::to_string(ranks) + " ";
-    const std::string program = prefix + MSA_PROGRAM + " " + arguments + " --threads 1";
+    if (ranks > 1) {
+      command += std::string(MSA_MPIRUN) + " --oversubscribe --bind-to none " + launch.options + " -n " +
+                 std::to_string(ranks) + " ";
+    }
+    const std::string program = launch.prefix + MSA_PROGRAM + " " + arguments +
+                                ((arguments.starts_with("stat") || arguments.starts_with("rm") ? "" : " --threads 1"));
     command += "sh -c '" + program + "' > out 2> err < /dev/null";
     const auto start = std::chrono::steady_clock::now();
     const int status = std::system(command.c_str());
@@ -68,8 +76,8 @@ class Ranks : public ::testing::Test {
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
   }
 
-  json msa_json(int ranks, const std::string& arguments, const std::string& prefix = "") const {
-    const Outcome run = msa(ranks, arguments + " --json", prefix);
+  json msa_json(int ranks, const std::string& arguments) const {
+    const Outcome run = msa(ranks, arguments + " --json");
     EXPECT_EQ(run.code, 0) << run.err;
     json result = json::parse(run.out, nullptr, /*allow_exceptions=*/false);
     EXPECT_TRUE(result.is_object()) << run.out << run.err;
@@ -113,10 +121,39 @@ TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
 
 TEST_F(Ranks, ARankThatDiesEndsTheRun) {
   msa_json(1, "add texts --bank one --first-id 1");
-  const Outcome run = msa(3, "route \"Who tells of it?\" --bank one", "test \"$OMPI_COMM_WORLD_RANK\" = 1 && exit 3; ");
+  const Outcome run =
+      msa(3, "route \"Who tells of it?\" --bank one", {.prefix = "test \"$OMPI_COMM_WORLD_RANK\" = 1 && exit 3; "});
   EXPECT_NE(run.code, 0);
   EXPECT_EQ(run.out, "");
   EXPECT_LT(run.seconds, 60);
+}
+
+TEST_F(Ranks, StatSaysWhichRankHoldsWhat) {
+  msa_json(1, "add texts --bank one --first-id 1");
+  msa_json(1, "rm 3 20 --bank one");
+  const json one = msa_json(1, "stat --bank one");
+  EXPECT_FALSE(one.contains("ranks"));
+  json three = msa_json(3, "stat --bank one");
+  ASSERT_EQ(three["ranks"].size(), 3u);
+  int64_t documents = 0, chunks = 0, tokens = 0, keys = 0, content = 0;
+  for (const json& rank : three["ranks"]) {
+    EXPECT_GT(rank["documents"], 0);
+    documents += rank["documents"].get<int64_t>();
+    chunks += rank["chunks"].get<int64_t>();
+    tokens += rank["tokens"].get<int64_t>();
+    keys += rank["bytes"]["keys"].get<int64_t>();
+    content += rank["bytes"]["content"].get<int64_t>();
+  }
+  EXPECT_EQ(documents, one["documents"]);
+  EXPECT_EQ(chunks, one["chunks"]);
+  EXPECT_EQ(tokens, one["tokens"]);
+  EXPECT_EQ(keys, one["bytes"]["keys"]);
+  EXPECT_EQ(content, one["bytes"]["content"]);
+  three.erase("ranks");
+  EXPECT_EQ(three, one);
+  const Outcome text = msa(3, "stat --bank one");
+  EXPECT_EQ(text.out.substr(0, text.out.find("rank 0 ")), msa(1, "stat --bank one").out);
+  EXPECT_THAT(text.out, HasSubstr("rank 2 "));
 }
 
 }  // namespace
