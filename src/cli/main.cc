@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "comm/end_run.h"
 #include "comm/launcher.h"
 #include "core/log.h"
 
@@ -30,9 +31,10 @@ int main(int argc, char** argv) {
   register_conformance(app, common, command);
   register_bench(app, common, command);
   register_eval(app, common, command);
+  bool is_first = false;
   try {
     // Of several ranks the first one speaks; it alone does what is not for all of them.
-    const bool is_first = msa::launched_rank() == 0;
+    is_first = msa::launched_rank() == 0;
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
@@ -43,6 +45,7 @@ int main(int argc, char** argv) {
     return is_first || common.for_all_ranks ? command() : 0;
   } catch (const std::exception& e) {
     std::cerr << "msa: " << e.what() << std::endl;
+    if (is_first) msa::end_failed_run();
     return 1;
   }
 }
