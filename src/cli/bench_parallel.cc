@@ -132,11 +132,11 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
   const double content_bytes = kTopK * o.parallel.document_chunks * 2.0 * static_cast<double>(shape.row_bytes());
   const double candidate_bytes = kTopK * sizeof(ShardCandidate) * others;
   const double chosen_elsewhere = content_bytes * others / (others + 1);
-  const double query_bytes = 4.0 * o.query_tokens * config.kv_size();
+  const int64_t query_bytes = int64_t{4} * o.query_tokens * config.kv_size();
   const double scan_ms = own_ms;
   const double latency_ms = layers * 2 * ways.round_trip_ms;
-  const double bytes_ms =
-      layers * (query_bytes * ways.out_ms_per_byte + (candidate_bytes + chosen_elsewhere) * ways.in_ms_per_byte);
+  const double bytes_ms = layers * (static_cast<double>(query_bytes) * ways.out_ms_per_byte +
+                                    (candidate_bytes + chosen_elsewhere) * ways.in_ms_per_byte);
   return {{"ranks", ranks.size()},
           {"chunks", snapshot->n_chunks()},
           {"layers", shape.n_layers()},
