@@ -88,10 +88,16 @@ void check_factor(const SafetensorsFile& file, const std::string& name, const Te
               location(file, name), "use the adapter that belongs to this base model");
 }
 
+// The choice of a clone runs before the thread sanitizer has begun, which crashes in it.
+#ifdef __SANITIZE_THREAD__
+#define MSA_VECTOR_CLONES
+#else
+#define MSA_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+
 /// y [n] += b [rank] · a [rank, n], compiled for the vector width at hand; four rows of `a` in one pass over y.
-__attribute__((target_clones("avx512f", "avx2", "default"))) void add_product(float* __restrict y,
-                                                                              const float* __restrict b, const float* a,
-                                                                              int64_t rank, int64_t n) {
+MSA_VECTOR_CLONES void add_product(float* __restrict y, const float* __restrict b, const float* a, int64_t rank,
+                                   int64_t n) {
   int64_t k = 0;
   for (; k + 4 <= rank; k += 4) {
     const float *a0 = a + k * n, *a1 = a0 + n, *a2 = a1 + n, *a3 = a2 + n;
