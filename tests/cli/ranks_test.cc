@@ -137,7 +137,7 @@ Launch killing_rank_1(int messages, const std::string& options) {
 TEST_F(Ranks, TheSurvivorsOfAKilledRankAnswer) {
   msa_json(1, "add texts --bank one --first-id 1");
   const json lost = msa_json(3, "stat --bank one")["ranks"][1];
-  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --bank one --rank-timeout 5 --json";
+  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --bank one --rank-timeout 8 --json";
   for (const int messages : {0, 3}) {
     SCOPED_TRACE(messages);
     const Outcome run = msa(3, ask + " --degraded", killing_rank_1(messages, "--enable-recovery"));
@@ -151,7 +151,7 @@ TEST_F(Ranks, TheSurvivorsOfAKilledRankAnswer) {
 
 TEST_F(Ranks, AKilledRankEndsTheQuestionOtherwise) {
   msa_json(1, "add texts --bank one --first-id 1");
-  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --bank one --rank-timeout 5 --exchange host --json";
+  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --bank one --rank-timeout 8 --exchange host --json";
   // Its exit code says nothing: it is always 0 with this option of Open MPI's mpirun.
   const Outcome recovering = msa(3, ask, killing_rank_1(3, "--enable-recovery"));
   EXPECT_EQ(recovering.out, "");
