@@ -48,6 +48,22 @@ TEST(Quant, EncodesQ8_0WithTheSameBitsAsGguf) {
   EXPECT_EQ(block, from_hex(MSA_Q8_0_BLOCK));
 }
 
+/// Half away from zero, as std::round does: at the halves and beside them.
+TEST(Quant, Q8_0RoundsAsTheCLibraryDoes) {
+  for (int k = -127; k < 127; ++k) {
+    const float half = static_cast<float>(k) + 0.5f;
+    std::vector<float> x(32, 0.0f);
+    x[0] = 127.0f;  // a scale of 1
+    x[1] = half;
+    x[2] = std::nextafter(half, -1000.0f);
+    x[3] = std::nextafter(half, 1000.0f);
+    x[4] = static_cast<float>(k);
+    std::string block(34, '\0');
+    quantise_row(DType::kQ8_0, x.data(), 32, block.data());
+    for (size_t i = 0; i < 5; ++i) EXPECT_EQ(static_cast<int8_t>(block[2 + i]), std::round(x[i])) << x[i];
+  }
+}
+
 TEST(Quant, EncodesPlainTypesBackToTheSameBits) {
   for (const Golden& golden : kGoldens) {
     if (is_quantised(golden.type)) continue;
