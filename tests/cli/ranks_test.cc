@@ -66,8 +66,8 @@ class Ranks : public ::testing::Test {
       command += std::string(MSA_MPIRUN) + " --oversubscribe --bind-to none " + launch.options + " -n " +
                  std::to_string(ranks) + " ";
     }
-    const std::string program = launch.prefix + MSA_PROGRAM + " " + arguments +
-                                ((arguments.starts_with("stat") || arguments.starts_with("rm") ? "" : " --threads 1"));
+    const bool computes = !arguments.starts_with("stat") && !arguments.starts_with("rm");
+    const std::string program = launch.prefix + MSA_PROGRAM + " " + arguments + (computes ? " --threads 1" : "");
     command += "sh -c '" + program + "' > out 2> err < /dev/null";
     const auto start = std::chrono::steady_clock::now();
     const int status = std::system(command.c_str());
