@@ -9,9 +9,12 @@
 namespace msa::train {
 namespace {
 
-// Tokens of one forward pass over documents, and questions routed together.
-constexpr int64_t kPackTokens = 16384;
-constexpr int64_t kQuestionsAtOnce = 32;
+constexpr int64_t kPackTokens = 16384;  // of one forward pass over documents
+
+/// Questions routed together: their scores against every chunk lie on the device at once, in every layer.
+int64_t questions_at_once(int64_t n_chunks) {
+  return std::clamp<int64_t>((int64_t{1} << 21) / std::max<int64_t>(1, n_chunks), 1, 32);
+}
 
 /// Chunk means of a whole bank, by layer; the documents' chunks one after another.
 struct EncodedBank {
@@ -160,9 +163,10 @@ BankRecall measure_recall(const Network& network, const NetworkTensors& w, const
   }
   const EncodedBank encoded = encoder.finish();
   const RowOwners documents = RowOwners::from(encoded.chunk_starts, device);
+  const auto at_once = static_cast<size_t>(questions_at_once(encoded.chunk_starts.back()));
   Sums sums;
-  for (size_t first = 0; first < bank.questions.size(); first += kQuestionsAtOnce) {
-    const size_t end = std::min(first + kQuestionsAtOnce, bank.questions.size());
+  for (size_t first = 0; first < bank.questions.size(); first += at_once) {
+    const size_t end = std::min(first + at_once, bank.questions.size());
     std::vector<Prompt> asked;
     for (size_t i = first; i < end; ++i) {
       asked.push_back(prompts.query(data.questions[static_cast<size_t>(bank.questions[i])].text));
