@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/bench.h"
+#include "cli/scratch_folder.h"
 #include "comm/exchange.h"
 #include "core/copy.h"
 #include "engine/bank_writer.h"
@@ -109,7 +110,7 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
   shape.kv_heads = config.n_kv_heads;
   shape.head_dim = config.head_dim;
   shape.fingerprint = "bench";
-  const BenchFolder folder(o.parallel.folder, "parallel");
+  const ScratchFolder folder(o.parallel.folder, "bench-parallel");
   const auto bank = make_bank(folder.path(), shape, o.parallel);
   const auto snapshot = bank->snapshot();
   Buffer query;
@@ -163,7 +164,7 @@ Json measure_encoding(Context& context, const Model& model, const BenchOptions& 
   }
   const double tokens = static_cast<double>(o.parallel.documents) * o.document_tokens;
   const auto rate = [&](const std::string& name, ShardDriver* by) {
-    const BenchFolder folder(o.parallel.folder, name);
+    const ScratchFolder folder(o.parallel.folder, "bench-" + name);
     const auto bank = Bank::create_or_open(folder.path(), bank_shape(model.transformer()), BankMode::kWrite);
     BankWriter writer(context, model, *bank, by);
     double best = 1e30;
