@@ -108,6 +108,28 @@ TEST_F(Ranks, AddAndAnswerAsOneProcess) {
             timeless(msa_json(1, "route \"Who tells of it?\" --bank three")));
 }
 
+TEST_F(Ranks, NeedlesAsOneProcess) {
+  const std::string niah =
+      "eval niah --tasks multikey_2,single_1 --sizes 1000,2000 --document-tokens 100 --samples 6 --max-tokens 3";
+  const auto report = [&](int ranks, const std::string& options) {
+    json out = msa_json(ranks, niah + options);
+    for (json& result : out["results"]) result["metrics"].erase("ms");
+    return out;
+  };
+  const json expected = report(1, "");
+  ASSERT_EQ(expected["results"].size(), 4u);
+  EXPECT_GT(expected["results"][0]["metrics"]["routed_recall"]["value"], 0.0);
+  EXPECT_EQ(report(1, " --work files"), expected);
+  for (const int ranks : {2, 3, 5}) EXPECT_EQ(report(ranks, " --work files"), expected) << ranks;
+  EXPECT_EQ(report(2, ""), expected) << "in the system's temporary folder";
+  EXPECT_TRUE(fs::is_empty(folder_.path() / "files")) << "what lay there is removed";
+  EXPECT_NE(report(1, " --seed 2"), expected) << "they tell haystacks apart";
+  const Outcome failed = msa(2, niah + " --work files --tasks single_2");
+  EXPECT_NE(failed.code, 0);
+  EXPECT_EQ(failed.out, "");
+  EXPECT_THAT(failed.err, HasSubstr("--essays"));
+}
+
 TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
   msa_json(1, "add texts --bank one --first-id 1");
   const Outcome run = msa(3, "reencode --bank one --to other --json");
