@@ -66,7 +66,8 @@ class Ranks : public ::testing::Test {
       command += std::string(MSA_MPIRUN) + " --oversubscribe --bind-to none " + launch.options + " -n " +
                  std::to_string(ranks) + " ";
     }
-    const bool computes = !arguments.starts_with("stat") && !arguments.starts_with("rm");
+    const bool computes =
+        !arguments.starts_with("stat") && !arguments.starts_with("rm") && !arguments.starts_with("export");
     const std::string program = launch.prefix + MSA_PROGRAM + " " + arguments + (computes ? " --threads 1" : "");
     command += "sh -c '" + program + "' > out 2> err < /dev/null";
     const auto start = std::chrono::steady_clock::now();
@@ -130,11 +131,23 @@ TEST_F(Ranks, NeedlesAsOneProcess) {
   EXPECT_THAT(failed.err, HasSubstr("--essays"));
 }
 
+TEST_F(Ranks, ReencodeAsOneProcess) {
+  msa_json(1, "add texts --bank one --first-id 1");
+  testing::write_tiny_model(folder_.path() / "other", {}, /*seed=*/2);
+  const std::string reencode = "reencode --bank one --model other --to ";
+  EXPECT_EQ(msa_json(1, reencode + "by_one")["encoded"], 30);
+  EXPECT_EQ(msa_json(3, reencode + "by_three")["encoded"], 30);
+  EXPECT_EQ(msa_json(3, reencode + "by_three")["kept"], 30) << "goes on";
+  EXPECT_EQ(msa_json(1, "stat --bank by_three")["segments"], 3) << "one of each rank";
+  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --hops 2 --model other --bank ";
+  EXPECT_EQ(timeless(msa_json(1, ask + "by_three")), timeless(msa_json(1, ask + "by_one")));
+}
+
 TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
   msa_json(1, "add texts --bank one --first-id 1");
-  const Outcome run = msa(3, "reencode --bank one --to other --json");
+  const Outcome run = msa(3, "export copy.msa --bank one --json");
   EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_EQ(json::parse(run.out)["encoded"], 30);
+  EXPECT_EQ(json::parse(run.out)["documents"], 30);
   const Outcome failed = msa(3, "route \"Who?\" --bank nowhere");
   EXPECT_NE(failed.code, 0);
   EXPECT_EQ(failed.out, "");
