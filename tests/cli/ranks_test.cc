@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// Of a run over several.
 struct Launch {
@@ -66,8 +67,7 @@ class Ranks : public ::testing::Test {
       command += std::string(MSA_MPIRUN) + " --oversubscribe --bind-to none " + launch.options + " -n " +
                  std::to_string(ranks) + " ";
     }
-    const bool computes =
-        !arguments.starts_with("stat") && !arguments.starts_with("rm") && !arguments.starts_with("export");
+    const bool computes = !arguments.starts_with("stat") && !arguments.starts_with("rm");
     const std::string program = launch.prefix + MSA_PROGRAM + " " + arguments + (computes ? " --threads 1" : "");
     command += "sh -c '" + program + "' > out 2> err < /dev/null";
     const auto start = std::chrono::steady_clock::now();
@@ -144,10 +144,13 @@ TEST_F(Ranks, ReencodeAsOneProcess) {
 }
 
 TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
-  msa_json(1, "add texts --bank one --first-id 1");
-  const Outcome run = msa(3, "export copy.msa --bank one --json");
-  EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_EQ(json::parse(run.out)["documents"], 30);
+  const Outcome conforms = msa(2, "conformance " MSA_SOURCE_DIR "/tests/data/conformance/cosine-p8 --json");
+  EXPECT_EQ(conforms.code, 0) << conforms.err;
+  EXPECT_EQ(json::parse(conforms.out)["ok"], true);
+  EXPECT_THAT(conforms.err, HasSubstr("of 2 ranks the first alone does this"));
+  const std::string add = "add texts --bank one --first-id 1";
+  EXPECT_THAT(msa(2, add).err, Not(HasSubstr("the first alone")));
+  EXPECT_THAT(msa(1, "conformance " MSA_SOURCE_DIR "/tests/data/conformance/cosine-p8").err, "");
   const Outcome failed = msa(3, "route \"Who?\" --bank nowhere");
   EXPECT_NE(failed.code, 0);
   EXPECT_EQ(failed.out, "");
