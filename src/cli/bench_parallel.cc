@@ -119,11 +119,11 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
 
   const Ways ways = measure_ways(ranks, o.repeats);
   DeviceBank device(device_options(common));
-  ShardedMemory several(context, config, snapshot, {kTopK, {}}, device, ranks);
+  ShardedMemory several(context, config, snapshot, {kTopK}, device, ranks);
   const auto holding = ranks.hold(snapshot);
   DeviceBank whole(device_options(common)), part(device_options(common));
-  BankMemory one(config, snapshot, kTopK, {}, whole.keys(context, snapshot), whole.content(context));
-  BankMemory own(config, holding->own, kTopK, {}, part.keys(context, holding->own), part.content(context));
+  BankMemory one(config, snapshot, {kTopK}, whole.keys(context, snapshot), whole.content(context));
+  BankMemory own(config, holding->own, {kTopK}, part.keys(context, holding->own), part.content(context));
   const double one_ms = hop_ms(context, config, one, q, o.repeats);
   const double own_ms = hop_ms(context, config, own, q, o.repeats);
   const double measured_ms = hop_ms(context, config, several, q, o.repeats);

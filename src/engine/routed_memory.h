@@ -10,6 +10,12 @@
 
 namespace msa {
 
+/// What a memory is asked.
+struct MemoryQuery {
+  int top_k = 0;                      // documents of a layer
+  std::vector<uint8_t> allowed = {};  // [slots] of the snapshot (empty = all): others are never scored, nor selected
+};
+
 /// What no rank could be asked about; nothing in one process.
 struct MissingShare {
   int64_t documents = 0, of_documents = 0;  // live ones

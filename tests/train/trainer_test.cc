@@ -261,7 +261,7 @@ TEST_F(TrainerRun, TheEngineRoutesAndAnswersAsTheTrainerDoes) {
   const auto encoded = Encoder(model.transformer(), DType::kF32).encode(context, documents);
   const auto ids = bank->reserve_ids(static_cast<int64_t>(texts.size()));
   ASSERT_TRUE(bank->add(ids, std::vector<DocumentInput>(texts.size()), encoded).committed());
-  BankMemory memory(model.config(), bank->snapshot(), options.top_k);
+  BankMemory memory(model.config(), bank->snapshot(), {options.top_k});
   Session session(context, model.transformer(), model.head(), &memory, model.head().length() + options.top_k);
   const msa::Tensor logits = session.feed_all(context, prompt.tokens, prompt.routed);
   const auto got = torch::from_blob(logits.data, {logits.rows(), logits.dim(1)}, torch::kFloat);
