@@ -58,7 +58,7 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
   if (keys == nullptr) return;
   MSA_CHECK(keys->snapshot() == snapshot_);
   routing_ = std::make_unique<DeviceRouting>(
-      std::move(keys), DeviceRouting::Query{static_cast<int>(n_layers()), query_.top_k, query_.allowed});
+      std::move(keys), DeviceRouting::Query{static_cast<int>(n_layers()), query_.top_k, query_.allowed, query_.late});
 }
 
 size_t BankMemory::index_of(int layer) const {
@@ -81,13 +81,16 @@ void BankMemory::route_folded(Context& context, int layer, const Tensor& folded)
   finish_route();
   routed_on_ = &context;
   pending_ = static_cast<int>(i);
-  q_[i] = q_memory_[i].tensor(DType::kF32, {folded.rows(), folded.row_elements()}, folded.device);
-  copy(context, folded, q_[i]);
   if (routing_ != nullptr) {
     scores_[i].clear();
     routing_->route(context, pending_, folded);
   } else {
-    router_.score(context, pending_, to_host(context, folded, host_q_), scores_[i], query_.allowed);
+    const Tensor q = to_host(context, folded, host_q_);
+    if (query_.late) {
+      q_[i] = q_memory_[i].tensor(DType::kF32, {q.rows(), q.row_elements()});
+      copy(context, q, q_[i]);
+    }
+    router_.score(context, pending_, q, scores_[i], query_.allowed);
   }
   route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (routing_ == nullptr) finish_route();
@@ -217,12 +220,14 @@ std::vector<ScoredDocument> BankMemory::routed(int count) const {
 }
 
 std::vector<float> BankMemory::late_scores(std::span<const ScoredDocument> documents) const {
+  MSA_CHECK(query_.late);
   if (routed_on_ == nullptr) return {};
   std::vector<float> mean(documents.size(), 0.0f);
   Buffer host;
   for (size_t i = 0; i < q_.size(); ++i) {
-    const std::vector<float> one =
-        router_.late_scores(static_cast<int>(i), to_host(*routed_on_, q_[i], host), documents);
+    const int layer = static_cast<int>(i);
+    const Tensor& q = routing_ == nullptr ? q_[i] : routing_->query(layer);
+    const std::vector<float> one = router_.late_scores(layer, to_host(*routed_on_, q, host), documents);
     for (size_t d = 0; d < mean.size(); ++d) mean[d] += one[d] / static_cast<float>(q_.size());
   }
   return mean;

@@ -65,7 +65,7 @@ class BankMemory : public RoutedMemory {
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
   Buffer folded_memory_;
-  // Per routing layer: the folded query F32 [n_routed, G·d] of its last route, where the model runs.
+  // Per routing layer, of a late query that the CPU scores: the folded query F32 [n_routed, G·d] of its last route.
   std::vector<Tensor> q_;
   std::vector<Buffer> q_memory_;
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.

@@ -21,6 +21,10 @@ void DeviceRouting::begin(Context& context) {
     const Tensor allowed = Tensor::of_const(query_.allowed.data(), DType::kI8, {slots});
     allowed_ = to_device(context, allowed, allowed_memory_);
   }
+  if (keeps_queries()) {
+    q_memory_.resize(static_cast<size_t>(layers));
+    q_.resize(static_cast<size_t>(layers));
+  }
   if (!is_bounded()) return;
   const Tensor bounds = bounds_memory_.tensor(DType::kF32, {2 * layers, slots}, context.device);
   lower_ = bounds.slice_rows(0, layers);
@@ -28,8 +32,6 @@ void DeviceRouting::begin(Context& context) {
   candidates_ = candidates_memory_.tensor(DType::kI32, {layers}, context.device);
   const std::vector<int32_t> none(static_cast<size_t>(layers), 0);
   copy(context, Tensor::of_const(none.data(), DType::kI32, {layers}), candidates_);
-  q_memory_.resize(static_cast<size_t>(layers));
-  q_.resize(static_cast<size_t>(layers));
 }
 
 void DeviceRouting::route(Context& context, int layer, const Tensor& q) {
@@ -37,10 +39,12 @@ void DeviceRouting::route(Context& context, int layer, const Tensor& q) {
   begin(context);
   settled_ = 0;
   const Tensor to = row(scores_, layer);
-  if (is_bounded()) {
+  if (keeps_queries()) {
     Tensor& kept = q_[static_cast<size_t>(layer)];
     kept = q_memory_[static_cast<size_t>(layer)].tensor(q.dtype, {q.rows(), q.row_elements()}, context.device);
     copy(context, q, kept);
+  }
+  if (is_bounded()) {
     keys_->route(context, layer, q, scope(), query_.top_k, to,
                  {row(lower_, layer), row(upper_, layer), candidates_.slice_rows(layer, layer + 1)});
   } else {

@@ -18,6 +18,7 @@ class DeviceRouting {
     int n_layers;                      // routing layers
     int top_k;                         // documents of a layer, 0 … all
     std::span<const uint8_t> allowed;  // [slots] or empty; must outlive this
+    bool keeps_queries = false;        // query() is going to be asked for
   };
   DeviceRouting(std::shared_ptr<const DeviceKeys> keys, const Query& query) : keys_(std::move(keys)), query_(query) {}
 
@@ -32,6 +33,8 @@ class DeviceRouting {
   std::vector<BestScore> best(int count);
   /// Every document's [slots].
   void scores(int layer, std::vector<float>& out);
+  /// A layer's query of its last route.
+  const Tensor& query(int layer) const { return q_[static_cast<size_t>(layer)]; }
   /// One document's in every layer.
   std::vector<float> layer_scores(int64_t slot);
 
@@ -44,6 +47,7 @@ class DeviceRouting {
   Statistics statistics();
 
  private:
+  bool keeps_queries() const { return query_.keeps_queries || is_bounded(); }
   bool is_bounded() const { return keys_->has_bounds() && query_.top_k >= 1 && query_.top_k <= kMostBestScores; }
   DeviceKeys::Scope scope() const { return {allowed_, query_.allowed}; }
   void begin(Context& context);

@@ -79,7 +79,7 @@ class Interleave {
 
  private:
   std::unique_ptr<RoutedMemory> make_memory(Context& context, const Place& place) const {
-    MemoryQuery query{top_k_, permitted(bank_, *snapshot_, options_.scope)};
+    MemoryQuery query{top_k_, permitted(bank_, *snapshot_, options_.scope), model_.prompts().late_temperature > 0};
     if (place.ranks != nullptr) {
       return std::make_unique<ShardedMemory>(context, model_.config(), snapshot_, query, place.device, *place.ranks);
     }

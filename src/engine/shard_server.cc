@@ -137,6 +137,7 @@ void ShardServer::begin(uint32_t query, HeadReader& in) {
   MSA_CHECK(held_ != nullptr);
   MemoryQuery what;
   what.top_k = in.get<int32_t>();
+  what.late = in.get<uint8_t>() != 0;
   what.allowed = in.get_all<uint8_t>();
   parts_[query] = std::make_unique<Part>(std::make_shared<const ModelConfig>(config_), range_, held_, std::move(what),
                                          device_.keys(context_, held_));

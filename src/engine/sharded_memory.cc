@@ -67,6 +67,7 @@ ShardedMemory::ShardedMemory(Context& context, const ModelConfig& config, std::s
     Message message = driver_.request(ShardCommand::kBegin, query_);
     HeadWriter out(message.head);
     out.put(static_cast<int32_t>(top_k_));
+    out.put(static_cast<uint8_t>(query.late ? 1 : 0));
     const std::vector<uint8_t> allowed = slice(query.allowed, holding_->ranges[static_cast<size_t>(rank)]);
     out.put_all(std::span<const uint8_t>(allowed));
     asked.push_back({rank, driver_.ask({rank}, message)});

@@ -96,8 +96,8 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
       const auto keys = device.keys(gpu, snapshot);
       SCOPED_TRACE("top " + std::to_string(top_k) + " of " + (allowed.empty() ? "all" : "some") + ", seed " +
                    std::to_string(kSeed) + ", " + describe(keys->placement(), keys->sizes()));
-      BankMemory here(config_, snapshot, {top_k, allowed});
-      BankMemory there(config_, snapshot, {top_k, allowed}, keys, device.content(gpu));
+      BankMemory here(config_, snapshot, {top_k, allowed, /*late=*/true});
+      BankMemory there(config_, snapshot, {top_k, allowed, /*late=*/true}, keys, device.content(gpu));
       EXPECT_TRUE(there.routed(3).empty());
       for (int i = 0; i < 3; ++i) {
         const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];

@@ -212,8 +212,8 @@ TEST_F(Shard, SelectionsAndContentAreThoseOfOneProcess) {
       SCOPED_TRACE(std::to_string(n) + " ranks, top " + std::to_string(top_k));
       testing::with_ranks(n, [&](ShardDriver* ranks) {
         DeviceBank device;
-        BankMemory one(config, snapshot, {top_k});
-        ShardedMemory several(context_, config, snapshot, {top_k}, device, *ranks);
+        BankMemory one(config, snapshot, {top_k, {}, /*late=*/true});
+        ShardedMemory several(context_, config, snapshot, {top_k, {}, /*late=*/true}, device, *ranks);
         EXPECT_TRUE(several.routed(3).empty());
         for (int hop = 0; hop < 2; ++hop) {
           for (size_t i = 0; i < config.memory.routing_layers.size(); ++i) {
