@@ -115,17 +115,16 @@ class Timing {
     const Tensor all = scores_memory.tensor(DType::kF32, {3, slots}, context_.device);
     const auto row = [&](int64_t i) { return all.slice_rows(i, i + 1).reshape({slots}); };
     const Tensor candidates = count.tensor(DType::kI32, {1}, context_.device);
-    const DeviceKeys::Scoring how{Similarity::kCosine, o_.kv_heads, {}, {}};
     double best_score = 1e30, best_route = 1e30;
     for (int i = 0; i < o_.rounds; ++i) {
       best_score = std::min(best_score, ms_of(context_, [&] {
                               for (int layer = 0; layer < o_.layers; ++layer)
-                                keys.score(context_, layer, q, how, row(0));
+                                keys.score(context_, layer, q, {}, row(0));
                             }));
       if (!keys.has_bounds()) continue;
       best_route = std::min(best_route, ms_of(context_, [&] {
                               for (int layer = 0; layer < o_.layers; ++layer)
-                                keys.route(context_, layer, q, how, 16, row(0), {row(1), row(2), candidates});
+                                keys.route(context_, layer, q, {}, 16, row(0), {row(1), row(2), candidates});
                             }));
     }
     std::printf("  all scores in %.2f ms, %.1f GB/s\n", best_score, gigabytes_ / best_score * 1e3);

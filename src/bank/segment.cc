@@ -159,25 +159,14 @@ std::shared_ptr<const Segment> Segment::view(std::shared_ptr<const void> owner, 
 std::shared_ptr<const Segment> Segment::part(const std::shared_ptr<const Segment>& whole, int64_t begin, int64_t end) {
   MSA_CHECK(begin >= 0 && begin < end && end <= whole->n_documents());
   if (begin == 0 && end == whole->n_documents()) return whole;
-  std::shared_ptr<Segment> part(new Segment);
+  std::shared_ptr<Segment> part(new Segment(*whole));
   part->owner_ = whole;
-  part->bytes_ = whole->bytes_;
-  part->where_ = whole->where_;
-  part->number_ = whole->number_;
-  part->n_layers_ = whole->n_layers_;
-  part->row_elements_ = whole->row_elements_;
-  part->dtype_ = whole->dtype_;
   part->ids_ = whole->ids_.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
   const auto starts = whole->chunk_starts_.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin + 1));
+  part->own_chunk_starts_.clear();
   for (const int64_t start : starts) part->own_chunk_starts_.push_back(start - starts.front());
   part->chunk_starts_ = part->own_chunk_starts_;
-  part->first_chunk_ = whole->first_chunk_ + starts.front();
-  part->block_checksums_ = whole->block_checksums_;
-  part->checked_ = whole->checked_;
-  part->data_begin_ = whole->data_begin_;
-  part->content_begin_ = whole->content_begin_;
-  part->keys_stride_ = whole->keys_stride_;
-  part->content_stride_ = whole->content_stride_;
+  part->first_chunk_ += starts.front();
   const uint64_t identity[] = {whole->checksum_, static_cast<uint64_t>(begin), static_cast<uint64_t>(end)};
   part->checksum_ = xxh3_64(identity, sizeof identity);
   return part;

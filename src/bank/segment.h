@@ -103,6 +103,7 @@ class Segment {
 
  private:
   Segment() = default;
+  Segment(const Segment&) = default;
   const std::byte* keys_at(int layer_index, int64_t chunk) const;
   const std::byte* content_at(int layer_index, int64_t chunk) const;
   void check(const std::byte* from, int64_t bytes) const;

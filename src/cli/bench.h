@@ -2,7 +2,6 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -67,20 +66,6 @@ struct Timing {
 Timing time_runs(int repeats, const std::function<void()>& run);
 
 std::vector<int32_t> random_tokens(int count, int vocab, uint64_t seed);
-
-/// A bank's folder that is removed at the end, also after an Error.
-class BenchFolder {
- public:
-  /// Below `parent`; empty: the system's place for such files.
-  BenchFolder(const std::string& parent, const std::string& name);
-  ~BenchFolder();
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Prints the result, with the GPU where it was measured on one.
 void report(const Common& common, const std::string& what, Json result);

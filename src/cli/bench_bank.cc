@@ -10,6 +10,7 @@
 
 #include "cli/bench.h"
 #include "cli/progress.h"
+#include "cli/scratch_folder.h"
 
 namespace msa::cli {
 namespace {
@@ -159,7 +160,7 @@ void fill(Bank& bank, Documents& documents, int64_t count) {
 }  // namespace
 
 Json measure_bank(const BankBenchOptions& o) {
-  const BenchFolder folder(o.folder, "full"), empty_folder(o.folder, "empty");
+  const ScratchFolder folder(o.folder, "bench-full"), empty_folder(o.folder, "bench-empty");
   const BankShape shape = shape_of(o);
   Documents documents(o);
   auto bank = Bank::create_or_open(folder.path(), shape, BankMode::kWrite);

@@ -1,6 +1,5 @@
 // What the subcommands of `msa bench` share.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
@@ -21,15 +20,6 @@ BenchModel::BenchModel(Context& context, const Common& common, const std::string
   const Transformer::Options options = transformer_options(parse_precision(common.dtype), context.device);
   random_ = std::make_unique<Transformer>(context, random_weights(context, named_shape(shape), 1), options);
   random_head_ = run_head(context, *random_, std::vector<int32_t>{0, 1, 2});
-}
-
-BenchFolder::BenchFolder(const std::string& parent, const std::string& name)
-    : path_((parent.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(parent)) /
-            ("msa-bench-bank." + std::to_string(::getpid()) + "." + name)) {}
-
-BenchFolder::~BenchFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 Timing time_runs(int repeats, const std::function<void()>& run) {

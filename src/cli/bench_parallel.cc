@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/bench.h"
+#include "cli/scratch_folder.h"
 #include "comm/exchange.h"
 #include "core/copy.h"
 #include "engine/bank_writer.h"
@@ -109,7 +110,7 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
   shape.kv_heads = config.n_kv_heads;
   shape.head_dim = config.head_dim;
   shape.fingerprint = "bench";
-  const BenchFolder folder(o.parallel.folder, "parallel");
+  const ScratchFolder folder(o.parallel.folder, "bench-parallel");
   const auto bank = make_bank(folder.path(), shape, o.parallel);
   const auto snapshot = bank->snapshot();
   Buffer query;
@@ -118,11 +119,11 @@ Json measure_hop(const Common& common, Context& context, const BenchOptions& o, 
 
   const Ways ways = measure_ways(ranks, o.repeats);
   DeviceBank device(device_options(common));
-  ShardedMemory several(context, config, snapshot, {kTopK, {}}, device, ranks);
+  ShardedMemory several(context, config, snapshot, {kTopK}, device, ranks);
   const auto holding = ranks.hold(snapshot);
   DeviceBank whole(device_options(common)), part(device_options(common));
-  BankMemory one(config, snapshot, kTopK, {}, whole.keys(context, snapshot), whole.content(context));
-  BankMemory own(config, holding->own, kTopK, {}, part.keys(context, holding->own), part.content(context));
+  BankMemory one(config, snapshot, {kTopK}, whole.keys(context, snapshot), whole.content(context));
+  BankMemory own(config, holding->own, {kTopK}, part.keys(context, holding->own), part.content(context));
   const double one_ms = hop_ms(context, config, one, q, o.repeats);
   const double own_ms = hop_ms(context, config, own, q, o.repeats);
   const double measured_ms = hop_ms(context, config, several, q, o.repeats);
@@ -163,7 +164,7 @@ Json measure_encoding(Context& context, const Model& model, const BenchOptions& 
   }
   const double tokens = static_cast<double>(o.parallel.documents) * o.document_tokens;
   const auto rate = [&](const std::string& name, ShardDriver* by) {
-    const BenchFolder folder(o.parallel.folder, name);
+    const ScratchFolder folder(o.parallel.folder, "bench-" + name);
     const auto bank = Bank::create_or_open(folder.path(), bank_shape(model.transformer()), BankMode::kWrite);
     BankWriter writer(context, model, *bank, by);
     double best = 1e30;

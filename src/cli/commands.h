@@ -85,7 +85,8 @@ std::string bank_path(const Common& common);
 std::unique_ptr<Bank> open_any_bank(const Common& common, BankMode mode);
 /// Opens the bank of this model; throws Error when it belongs to another one, or (kRead) is not there.
 std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMode mode);
-/// Where the model runs: --threads and --device. Throws Error where the device cannot be used.
+/// Where the model runs: --threads and --device, shared with this host's other ranks where the subcommand is for all.
+/// Throws Error where the device cannot be used.
 Context make_context(const Common& common);
 /// Of one of a host's ranks: GPU number `rank` for cuda, a share of the processors.
 Context make_context(const Common& common, int rank, int ranks);

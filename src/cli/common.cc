@@ -81,7 +81,8 @@ std::unique_ptr<Bank> open_bank(const Common& common, const Model& model, BankMo
 }
 
 Context make_context(const Common& common) {
-  return make_context(common, launched_local_rank(), launched_size() == 1 ? 1 : launched_local_size());
+  if (!common.for_all_ranks || launched_size() == 1) return make_context(common, 0, 1);
+  return make_context(common, launched_local_rank(), launched_local_size());
 }
 
 Context make_context(const Common& common, int rank, int ranks) {

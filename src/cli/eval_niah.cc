@@ -1,11 +1,14 @@
 // msa eval niah: needles in a haystack, by task, length and depth.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <iostream>
 #include <map>
+#include <optional>
 
 #include "cli/eval.h"
 #include "cli/progress.h"
+#include "cli/scratch_folder.h"
 #include "core/cpu.h"
 #include "eval/niah.h"
 #include "eval/sizes.h"
@@ -19,6 +22,7 @@ struct Options {
   std::vector<std::string> tasks{"all"};
   std::string essays;
   int document_tokens = 256;
+  std::string work;
   eval::NeedleOptions needles;
   eval::Bootstrap bootstrap;
 };
@@ -60,20 +64,26 @@ std::string haystack_name(const eval::NeedleTask& task) {
 }
 
 int run(const Common& common, const Options& o) {
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
   const std::vector<int64_t> sizes = eval::parse_sizes(o.sizes, "--sizes");
   const std::vector<eval::NeedleTask> tasks = chosen_tasks(o);
   const std::string essays = o.essays.empty() ? "" : read_essays(o.essays);
   Context context = make_context(common);
+  eval::HaystackOptions place{essays, o.document_tokens, o.bootstrap.seed};
+  place.ranks = ranks.driver(context);
   const Model model = load_model(context, common);
+  std::optional<ScratchFolder> work;
+  if (!o.work.empty() || !ranks.is_one()) work.emplace(o.work, "niah");
   std::map<std::string, eval::Haystack> haystacks;
   Json results = Json::array();
   for (const int64_t size : sizes) {
     for (const eval::NeedleTask& task : tasks) {
-      eval::Haystack& haystack =
-          haystacks.try_emplace(haystack_name(task), model, task, essays, o.document_tokens, o.bootstrap.seed)
-              .first->second;
-      ProgressBar growth(fmt::format("{} {}", haystack_name(task), eval::size_name(size)), size, "tok");
-      haystack.grow(context, size, [&](int64_t tokens) { growth.update(tokens); });
+      const std::string name = haystack_name(task);
+      place.folder = work ? work->path() / name : std::filesystem::path();
+      eval::Haystack& haystack = haystacks.try_emplace(name, context, model, task, place).first->second;
+      ProgressBar growth(fmt::format("{} {}", name, eval::size_name(size)), size, "tok");
+      haystack.grow(size, [&](int64_t tokens) { growth.update(tokens); });
       growth.finish();
       ProgressBar bar(fmt::format("{} {}", task.name, eval::size_name(size)), o.needles.samples, "samples");
       eval::NeedleResult result = eval::run_needles(context, model, task, haystack, o.needles, [&] { bar.advance(1); });
@@ -111,6 +121,9 @@ void register_eval_niah(CLI::App& eval, Common& common, Command& command) {
   niah->add_option("--document-tokens", o->document_tokens, "Length of the haystack's documents, about")
       ->check(CLI::Range(16, 1 << 16))
       ->capture_default_str();
+  niah->add_option("--work", o->work,
+                   "Keep the haystacks as files in a folder below this one, removed at the end (default: in memory; "
+                   "under mpirun in the system's temporary folder)");
   niah->add_option("--max-tokens", o->needles.ask.max_answer_tokens, "Length of an answer at most")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
@@ -119,6 +132,7 @@ void register_eval_niah(CLI::App& eval, Common& common, Command& command) {
       ->check(CLI::Range(10, 1000000))
       ->capture_default_str();
   add_model_options(*niah, common);
+  add_rank_options(*niah, common);
   add_json_option(*niah, common);
   niah->callback([&common, &command, o] {
     o->needles.seed = o->bootstrap.seed;

@@ -32,7 +32,7 @@ MadeUpPart::MadeUpPart(Context& context, const ModelConfig& config, const MadeUp
     fill_uniform(context, keys, 1.0f, static_cast<uint32_t>(layer + 1), range.begin * bank.chunks * width_);
   };
   keys_ = std::make_shared<DeviceKeys>(context, shape, layout, fill, options);
-  const DeviceRouting::Query query{Similarity::kFolded, config.n_kv_heads, layers_, bank.top_k, {}};
+  const DeviceRouting::Query query{layers_, bank.top_k, {}};
   routing_ = std::make_unique<DeviceRouting>(keys_, query);
   kept_ = std::clamp<int64_t>(kMostContentBytes / document_bytes(), 1, bank.documents);
   content_ = content_memory_.tensor(context, DType::kBF16, {kept_ * bank.chunks, 2, width_});

@@ -42,7 +42,10 @@ int main(int argc, char** argv) {
       return app.exit(e) == 0 ? 0 : 2;
     }
     msa::set_log_level(common.log_level);
-    return is_first || common.for_all_ranks ? command() : 0;
+    if (common.for_all_ranks) return command();
+    if (!is_first) return 0;
+    if (msa::launched_size() > 1) spdlog::info("of {} ranks the first alone does this", msa::launched_size());
+    return command();
   } catch (const std::exception& e) {
     std::cerr << "msa: " << e.what() << std::endl;
     if (is_first) msa::end_failed_run();

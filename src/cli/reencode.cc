@@ -6,6 +6,8 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "core/interrupt.h"
+#include "engine/bank_writer.h"
+#include "engine/shard_driver.h"
 
 namespace msa::cli {
 namespace {
@@ -16,8 +18,12 @@ constexpr int64_t kPage = 1024;
 /// Copies the documents of one bank into another, encoded by another model under the ids they have.
 class Reencoder {
  public:
-  Reencoder(Context& context, const Model& model, const Bank& from, Bank& to)
-      : context_(context), model_(model), from_(from), to_(to), encoder_(model.transformer(), to.shape().dtype) {}
+  Reencoder(Context& context, const Model& model, const Bank& from, Bank& to, ShardDriver* ranks)
+      : model_(model),
+        from_(from),
+        to_(to),
+        writer_(context, model, to, ranks),
+        commit_tokens_(kCommitTokens * (ranks == nullptr ? 1 : ranks->size())) {}
 
   void run() {
     ProgressBar bar("encoding", from_.size(), "docs");
@@ -50,14 +56,13 @@ class Reencoder {
     inputs_.push_back({r.text, r.external_id, r.name_space, r.metadata_json});
     tokens_.push_back(model_.prompts().document(r.id, model_.tokenizer().encode(r.text)).tokens);
     pending_ += static_cast<int64_t>(tokens_.back().size());
-    if (pending_ >= kCommitTokens) commit();
+    if (pending_ >= commit_tokens_) commit();
   }
 
   void commit() {
     if (ids_.empty()) return;
     to_.skip_ids_below(ids_.back() + 1);
-    const auto encoded = encoder_.encode(context_, tokens_);
-    if (!to_.add(ids_, inputs_, encoded).committed()) {
+    if (!writer_.add(ids_, inputs_, tokens_).committed()) {
       throw Error("the new bank has other documents under the same external ids", to_.path().string(),
                   "name a new folder");
     }
@@ -68,11 +73,11 @@ class Reencoder {
     pending_ = 0;
   }
 
-  Context& context_;
   const Model& model_;
   const Bank& from_;
   Bank& to_;
-  Encoder encoder_;
+  BankWriter writer_;
+  int64_t commit_tokens_;
   std::vector<DocumentId> ids_, without_text_;
   std::vector<DocumentInput> inputs_;
   std::vector<DocumentTokens> tokens_;
@@ -81,7 +86,9 @@ class Reencoder {
 
 int run(const Common& common, const std::string& target) {
   install_interrupt_handler();
-  Context context(common.threads);
+  Ranks ranks(common);
+  if (!ranks.is_driver()) return ranks.serve(/*encodes=*/true);
+  Context context = make_context(common);
   const Model model = load_model(context, common);
   const auto from = open_any_bank(common, BankMode::kRead);
   std::error_code ignored;
@@ -89,7 +96,7 @@ int run(const Common& common, const std::string& target) {
     throw Error("the new bank is the old one", target, "name a new folder");
   }
   const auto to = Bank::create_or_open(target, bank_shape(model.transformer()), BankMode::kWrite);
-  Reencoder reencoder(context, model, *from, *to);
+  Reencoder reencoder(context, model, *from, *to, ranks.driver(context));
   reencoder.run();
   if (common.json) {
     print_json({{"bank", target},
@@ -115,6 +122,7 @@ void register_reencode(CLI::App& app, Common& common, Command& command) {
   auto target = std::make_shared<std::string>();
   reencode->add_option("--to", *target, "Folder of the new bank")->required();
   add_model_options(*reencode, common);
+  add_rank_options(*reencode, common);
   add_bank_option(*reencode, common);
   add_json_option(*reencode, common);
   reencode->callback([&common, &command, target] { command = [&common, target] { return run(common, *target); }; });

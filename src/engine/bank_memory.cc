@@ -26,7 +26,6 @@ Similarity similarity_of(const ModelConfig& config) {
   switch (config.memory.similarity) {
     case RouterSimilarity::kCosine: return Similarity::kCosine;
     case RouterSimilarity::kScaledDot: return Similarity::kScaledDot;
-    case RouterSimilarity::kFolded: return Similarity::kFolded;
   }
   return Similarity::kCosine;
 }
@@ -41,16 +40,13 @@ KeyValueSpan content_span(const Tensor& content, const ModelConfig& config) {
   return {half_of(content, 0, config), half_of(content, 1, config)};
 }
 
-BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-                       std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys,
-                       std::shared_ptr<ContentCache> hot)
+BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, MemoryQuery query,
+                       std::shared_ptr<const DeviceKeys> keys, std::shared_ptr<ContentCache> hot)
     : config_(config),
       snapshot_(snapshot),
       hot_(std::move(hot)),
-      similarity_(similarity_of(config)),
-      router_(std::move(snapshot), similarity_, config.n_heads, config.memory.layer_weights),
-      top_k_(top_k),
-      allowed_(std::move(allowed)),
+      router_(std::move(snapshot)),
+      query_(std::move(query)),
       scores_(config.memory.routing_layers.size()),
       selection_(config.memory.routing_layers.size()),
       content_(config.memory.routing_layers.size()),
@@ -61,9 +57,8 @@ BankMemory::BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot
   MSA_CHECK(snapshot_->shape.routing_layers == config.memory.routing_layers);
   if (keys == nullptr) return;
   MSA_CHECK(keys->snapshot() == snapshot_);
-  const DeviceRouting::Query query{similarity_, config.n_heads, static_cast<int>(n_layers()),
-                                   top_k_,      allowed_,       config.memory.layer_weights};
-  routing_ = std::make_unique<DeviceRouting>(std::move(keys), query);
+  routing_ = std::make_unique<DeviceRouting>(
+      std::move(keys), DeviceRouting::Query{static_cast<int>(n_layers()), query_.top_k, query_.allowed, query_.late});
 }
 
 size_t BankMemory::index_of(int layer) const {
@@ -75,17 +70,27 @@ size_t BankMemory::index_of(int layer) const {
 
 void BankMemory::route(Context& context, int layer, const Tensor& q) {
   const auto start = std::chrono::steady_clock::now();
+  const Tensor folded = fold_query(context, q, head_fold(config_, index_of(layer)), folded_memory_);
+  route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  route_folded(context, layer, folded);
+}
+
+void BankMemory::route_folded(Context& context, int layer, const Tensor& folded) {
+  const auto start = std::chrono::steady_clock::now();
   const size_t i = index_of(layer);
   finish_route();
   routed_on_ = &context;
   pending_ = static_cast<int>(i);
-  q_[i] = q_memory_[i].tensor(DType::kF32, {q.rows(), q.row_elements()}, q.device);
-  copy(context, q, q_[i]);
   if (routing_ != nullptr) {
     scores_[i].clear();
-    routing_->route(context, pending_, q);
+    routing_->route(context, pending_, folded);
   } else {
-    router_.score(context, pending_, to_host(context, q, host_q_), scores_[i], allowed_);
+    const Tensor q = to_host(context, folded, host_q_);
+    if (query_.late) {
+      q_[i] = q_memory_[i].tensor(DType::kF32, {q.rows(), q.row_elements()});
+      copy(context, q, q_[i]);
+    }
+    router_.score(context, pending_, q, scores_[i], query_.allowed);
   }
   route_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (routing_ == nullptr) finish_route();
@@ -96,10 +101,10 @@ void BankMemory::finish_route() {
   if (pending_ < 0) return;
   const auto start = std::chrono::steady_clock::now();
   const auto i = static_cast<size_t>(std::exchange(pending_, -1));
-  if (routing_ != nullptr && top_k_ <= kMostBestScores) {
+  if (routing_ != nullptr && query_.top_k <= kMostBestScores) {
     selection_[i] = documents_of(routing_->chosen());
   } else {
-    selection_[i] = router_.top_k(scores(static_cast<int>(i)), top_k_);
+    selection_[i] = router_.top_k(scores(static_cast<int>(i)), query_.top_k);
   }
   choose(static_cast<int>(i), selection_[i]);
   fetch(i);
@@ -215,12 +220,14 @@ std::vector<ScoredDocument> BankMemory::routed(int count) const {
 }
 
 std::vector<float> BankMemory::late_scores(std::span<const ScoredDocument> documents) const {
+  MSA_CHECK(query_.late);
   if (routed_on_ == nullptr) return {};
   std::vector<float> mean(documents.size(), 0.0f);
   Buffer host;
   for (size_t i = 0; i < q_.size(); ++i) {
-    const std::vector<float> one =
-        router_.late_scores(static_cast<int>(i), to_host(*routed_on_, q_[i], host), documents);
+    const int layer = static_cast<int>(i);
+    const Tensor& q = routing_ == nullptr ? q_[i] : routing_->query(layer);
+    const std::vector<float> one = router_.late_scores(layer, to_host(*routed_on_, q, host), documents);
     for (size_t d = 0; d < mean.size(); ++d) mean[d] += one[d] / static_cast<float>(q_.size());
   }
   return mean;

@@ -23,15 +23,15 @@ HeadFold head_fold(const ModelConfig& config, size_t routing_index);
 /// scores stay on the GPU, and the context of the last route() must live as long as they are asked for.
 class BankMemory : public RoutedMemory {
  public:
-  /// `allowed` [documents of all segments] (empty = all): the others are never scored, selected or routed. `keys` (may
-  /// be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot. `hot` (may be
-  /// null): content that lies there already.
-  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, int top_k,
-             std::vector<uint8_t> allowed = {}, std::shared_ptr<const DeviceKeys> keys = nullptr,
-             std::shared_ptr<ContentCache> hot = nullptr);
+  /// `keys` (may be null): the snapshot's on the GPU that the model runs on; without them the CPU scans the snapshot.
+  /// `hot` (may be null): content that lies there already.
+  BankMemory(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, MemoryQuery query,
+             std::shared_ptr<const DeviceKeys> keys = nullptr, std::shared_ptr<ContentCache> hot = nullptr);
 
   /// With keys on a GPU the choice is only on its way when this returns: gather() waits for it, and fetches content.
   void route(Context& context, int layer, const Tensor& q) override;
+  /// The same for a query F32 [n, G·d] that fold_query() has made of it.
+  void route_folded(Context& context, int layer, const Tensor& folded);
   std::span<const KeyValueSpan> gather(int layer) override;
 
   std::vector<ScoredDocument> routed(int count) const override;
@@ -59,14 +59,13 @@ class BankMemory : public RoutedMemory {
   const ModelConfig& config_;
   std::shared_ptr<const Snapshot> snapshot_;
   std::shared_ptr<ContentCache> hot_;
-  Similarity similarity_;
   Router router_;
-  int top_k_;
-  std::vector<uint8_t> allowed_;                    // [slots], or empty
+  MemoryQuery query_;
   mutable std::vector<std::vector<float>> scores_;  // per routing layer [slots]; with keys_ downloaded when asked for
   std::vector<std::vector<ScoredDocument>> selection_;  // per routing layer
   std::vector<std::vector<KeyValueSpan>> content_;      // per routing layer
-  // Per routing layer: q F32 [n_routed, H·d], or folded, of its last route, where the model runs.
+  Buffer folded_memory_;
+  // Per routing layer, of a late query that the CPU scores: the folded query F32 [n_routed, G·d] of its last route.
   std::vector<Tensor> q_;
   std::vector<Buffer> q_memory_;
   // On CUDA: q as the CPU's router takes it, the selected content on its way, and where it lies.

@@ -183,7 +183,7 @@ class RecordedSelection : public BankMemory {
  public:
   RecordedSelection(const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot,
                     std::shared_ptr<const DeviceKeys> keys, const Checker& checker)
-      : BankMemory(config, snapshot, config.memory.top_k_documents, {}, std::move(keys)),
+      : BankMemory(config, snapshot, {config.memory.top_k_documents}, std::move(keys)),
         layers_(config.memory.routing_layers),
         segment_(*snapshot->segments.front()),
         checker_(checker),

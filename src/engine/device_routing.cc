@@ -13,11 +13,6 @@ Tensor DeviceRouting::row(const Tensor& all, int layer) const {
   return all.slice_rows(layer, layer + 1).reshape({all.dim(1)});
 }
 
-DeviceKeys::Scoring DeviceRouting::scoring(int layer) const {
-  const float weight = query_.layer_weights.empty() ? 1.0f : query_.layer_weights[static_cast<size_t>(layer)];
-  return {query_.similarity, query_.n_heads, allowed_, query_.allowed, weight};
-}
-
 void DeviceRouting::begin(Context& context) {
   if (!scores_.empty()) return;
   const int64_t slots = keys_->n_slots(), layers = query_.n_layers;
@@ -26,6 +21,10 @@ void DeviceRouting::begin(Context& context) {
     const Tensor allowed = Tensor::of_const(query_.allowed.data(), DType::kI8, {slots});
     allowed_ = to_device(context, allowed, allowed_memory_);
   }
+  if (keeps_queries()) {
+    q_memory_.resize(static_cast<size_t>(layers));
+    q_.resize(static_cast<size_t>(layers));
+  }
   if (!is_bounded()) return;
   const Tensor bounds = bounds_memory_.tensor(DType::kF32, {2 * layers, slots}, context.device);
   lower_ = bounds.slice_rows(0, layers);
@@ -33,8 +32,6 @@ void DeviceRouting::begin(Context& context) {
   candidates_ = candidates_memory_.tensor(DType::kI32, {layers}, context.device);
   const std::vector<int32_t> none(static_cast<size_t>(layers), 0);
   copy(context, Tensor::of_const(none.data(), DType::kI32, {layers}), candidates_);
-  q_memory_.resize(static_cast<size_t>(layers));
-  q_.resize(static_cast<size_t>(layers));
 }
 
 void DeviceRouting::route(Context& context, int layer, const Tensor& q) {
@@ -42,14 +39,16 @@ void DeviceRouting::route(Context& context, int layer, const Tensor& q) {
   begin(context);
   settled_ = 0;
   const Tensor to = row(scores_, layer);
-  if (is_bounded()) {
+  if (keeps_queries()) {
     Tensor& kept = q_[static_cast<size_t>(layer)];
     kept = q_memory_[static_cast<size_t>(layer)].tensor(q.dtype, {q.rows(), q.row_elements()}, context.device);
     copy(context, q, kept);
-    keys_->route(context, layer, q, scoring(layer), query_.top_k, to,
+  }
+  if (is_bounded()) {
+    keys_->route(context, layer, q, scope(), query_.top_k, to,
                  {row(lower_, layer), row(upper_, layer), candidates_.slice_rows(layer, layer + 1)});
   } else {
-    keys_->score(context, layer, q, scoring(layer), to);
+    keys_->score(context, layer, q, scope(), to);
   }
   chosen_ = {};
   if (query_.top_k < 1 || query_.top_k > kMostBestScores || to.elements() == 0) return;
@@ -86,10 +85,10 @@ void DeviceRouting::settle(int count) {
   is_settled_.resize(static_cast<size_t>(slots));
   copy(context, flags, Tensor(is_settled_.data(), DType::kI8, {slots}));
   for (int layer = 0; layer < query_.n_layers; ++layer) {
-    DeviceKeys::Scoring how = scoring(layer);
-    how.allowed = flags;
-    how.host_allowed = is_settled_;
-    keys_->score(context, layer, q_[static_cast<size_t>(layer)], how, row(scores_, layer));
+    DeviceKeys::Scope chosen = scope();
+    chosen.allowed = flags;
+    chosen.host_allowed = is_settled_;
+    keys_->score(context, layer, q_[static_cast<size_t>(layer)], chosen, row(scores_, layer));
   }
   settled_ = count;
 }
@@ -106,7 +105,7 @@ void DeviceRouting::scores(int layer, std::vector<float>& out) {
   Buffer memory;
   if (is_bounded()) {
     from = memory.tensor(DType::kF32, {slots}, context_->device);
-    keys_->score(*context_, layer, q_[static_cast<size_t>(layer)], scoring(layer), from);
+    keys_->score(*context_, layer, q_[static_cast<size_t>(layer)], scope(), from);
   }
   out.resize(static_cast<size_t>(slots));
   copy(*context_, from, Tensor(out.data(), DType::kF32, {slots}));

@@ -15,17 +15,16 @@ namespace msa {
 class DeviceRouting {
  public:
   struct Query {
-    Similarity similarity;
-    int n_heads;
-    int n_layers;                               // routing layers
-    int top_k;                                  // documents of a layer, 0 … all
-    std::span<const uint8_t> allowed;           // [slots] or empty; must outlive this
-    std::span<const float> layer_weights = {};  // [n_layers] or empty: 1; must outlive this
+    int n_layers;                      // routing layers
+    int top_k;                         // documents of a layer, 0 … all
+    std::span<const uint8_t> allowed;  // [slots] or empty; must outlive this
+    bool keeps_queries = false;        // query() is going to be asked for
   };
   DeviceRouting(std::shared_ptr<const DeviceKeys> keys, const Query& query) : keys_(std::move(keys)), query_(query) {}
 
   bool has_routed() const { return context_ != nullptr; }
-  /// Only enqueues work where all keys lie on the GPU. The context must live as long as anything is asked for.
+  /// q F32 [n, G·d] as fold_query() makes it. Only enqueues work where all keys lie on the GPU. The context must live
+  /// as long as anything is asked for.
   void route(Context& context, int layer, const Tensor& q);
   /// The best of the layer routed last: waits for its choice, not for what was launched after route(). Empty where
   /// top_k is 0; with more than kMostBestScores the scores() are to be sorted instead.
@@ -34,6 +33,8 @@ class DeviceRouting {
   std::vector<BestScore> best(int count);
   /// Every document's [slots].
   void scores(int layer, std::vector<float>& out);
+  /// A layer's query of its last route.
+  const Tensor& query(int layer) const { return q_[static_cast<size_t>(layer)]; }
   /// One document's in every layer.
   std::vector<float> layer_scores(int64_t slot);
 
@@ -46,8 +47,9 @@ class DeviceRouting {
   Statistics statistics();
 
  private:
+  bool keeps_queries() const { return query_.keeps_queries || is_bounded(); }
   bool is_bounded() const { return keys_->has_bounds() && query_.top_k >= 1 && query_.top_k <= kMostBestScores; }
-  DeviceKeys::Scoring scoring(int layer) const;
+  DeviceKeys::Scope scope() const { return {allowed_, query_.allowed}; }
   void begin(Context& context);
   Tensor row(const Tensor& all, int layer) const;
   void settle(int count);

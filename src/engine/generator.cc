@@ -79,13 +79,11 @@ class Interleave {
 
  private:
   std::unique_ptr<RoutedMemory> make_memory(Context& context, const Place& place) const {
-    std::vector<uint8_t> allowed = permitted(bank_, *snapshot_, options_.scope);
+    MemoryQuery query{top_k_, permitted(bank_, *snapshot_, options_.scope), model_.prompts().late_temperature > 0};
     if (place.ranks != nullptr) {
-      return std::make_unique<ShardedMemory>(context, model_.config(), snapshot_,
-                                             ShardedMemory::Query{top_k_, std::move(allowed)}, place.device,
-                                             *place.ranks);
+      return std::make_unique<ShardedMemory>(context, model_.config(), snapshot_, query, place.device, *place.ranks);
     }
-    return std::make_unique<BankMemory>(model_.config(), snapshot_, top_k_, std::move(allowed),
+    return std::make_unique<BankMemory>(model_.config(), snapshot_, std::move(query),
                                         place.device.keys(context, snapshot_), place.device.content(context));
   }
 

@@ -10,6 +10,13 @@
 
 namespace msa {
 
+/// What a memory is asked.
+struct MemoryQuery {
+  int top_k = 0;                      // documents of a layer
+  std::vector<uint8_t> allowed = {};  // [slots] of the snapshot (empty = all): others are never scored, nor selected
+  bool late = false;                  // late_scores() are going to be asked for
+};
+
 /// What no rank could be asked about; nothing in one process.
 struct MissingShare {
   int64_t documents = 0, of_documents = 0;  // live ones
@@ -28,7 +35,7 @@ class RoutedMemory : public Memory {
   /// [slots]; empty before the first route.
   virtual std::span<const float> scores(int routing_index) const = 0;
   /// The same query's late-interaction scores (Router::late_scores), the mean over the layers: what the ids' prior adds
-  /// to tell the routed documents apart. Empty before the first route.
+  /// to tell the routed documents apart. Empty before the first route. Only where the query is `late`.
   virtual std::vector<float> late_scores(std::span<const ScoredDocument> documents) const = 0;
   /// One document's score in every routing layer.
   virtual std::vector<float> layer_scores(const ScoredDocument& document) const = 0;

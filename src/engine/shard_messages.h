@@ -14,7 +14,7 @@ namespace msa {
 
 enum class ShardCommand : uint32_t {
   kHold,     // SlotRange, ShardPlan → nothing: the part that the rank is to hold
-  kBegin,    // top_k i32, filtered u8, allowed u8 [slots of the part] → nothing: a query over what is held now
+  kBegin,    // top_k i32, late u8, allowed u8 [slots of the part], or none → nothing: a query over what is held now
   kRoute,    // RouteRequest, body q F32 [n, G·d] folded → ShardCandidate [n]; body: their content, where it is small
   kContent,  // routing index i32, slots i64 [n] → body: the documents' content, one after another
   kRouted,   // count i32 → ShardCandidate [n] by mean score, F32 [n, routing layers]

@@ -23,11 +23,11 @@ constexpr int64_t kContentWithCandidates = 4 << 10;
 class ShardServer::Part : public BankMemory {
  public:
   Part(std::shared_ptr<const ModelConfig> config, const SlotRange& range, std::shared_ptr<const Snapshot> snapshot,
-       int top_k, std::vector<uint8_t> allowed, std::shared_ptr<const DeviceKeys> keys)
-      : BankMemory(*config, snapshot, top_k, std::move(allowed), std::move(keys)),
+       MemoryQuery query, std::shared_ptr<const DeviceKeys> keys)
+      : BankMemory(*config, snapshot, std::move(query), std::move(keys)),
         config_(std::move(config)),
         range_(range),
-        slots_(snapshot, Similarity::kCosine, config_->n_heads),
+        slots_(snapshot),
         snapshot_(std::move(snapshot)) {}
 
   int layer(int routing_index) const { return config_->memory.routing_layers.at(static_cast<size_t>(routing_index)); }
@@ -124,10 +124,8 @@ ShardServer::Part& ShardServer::part(uint32_t query) {
 void ShardServer::hold(HeadReader& in) {
   range_ = in.get<SlotRange>();
   const ShardPlan plan = get_plan(in);
-  config_.n_heads = plan.shape.kv_heads;  // queries come folded
   config_.n_kv_heads = plan.shape.kv_heads;
   config_.head_dim = plan.shape.head_dim;
-  config_.memory.similarity = RouterSimilarity::kFolded;
   config_.memory.routing_layers = plan.shape.routing_layers;
   held_ = opener_.open(plan);
   device_.keys(context_, held_);  // copied to the GPU now, not within a question
@@ -137,21 +135,22 @@ void ShardServer::hold(HeadReader& in) {
 
 void ShardServer::begin(uint32_t query, HeadReader& in) {
   MSA_CHECK(held_ != nullptr);
-  const auto top_k = in.get<int32_t>();
-  in.get<uint8_t>();
-  auto allowed = in.get_all<uint8_t>();
-  parts_[query] = std::make_unique<Part>(std::make_shared<const ModelConfig>(config_), range_, held_, top_k,
-                                         std::move(allowed), device_.keys(context_, held_));
+  MemoryQuery what;
+  what.top_k = in.get<int32_t>();
+  what.late = in.get<uint8_t>() != 0;
+  what.allowed = in.get_all<uint8_t>();
+  parts_[query] = std::make_unique<Part>(std::make_shared<const ModelConfig>(config_), range_, held_, std::move(what),
+                                         device_.keys(context_, held_));
 }
 
 void ShardServer::route(uint32_t query, HeadReader& in, const Message& request, Message& reply) {
   Part& one = part(query);
   const auto what = in.get<RouteRequest>();
   const int layer = one.layer(what.routing_index);
-  const Tensor q(request.body.data, DType::kF32, {what.n_queries, config_.q_size()}, request.body.device);
+  const Tensor q(request.body.data, DType::kF32, {what.n_queries, config_.kv_size()}, request.body.device);
   MSA_CHECK(q.bytes() == request.body.bytes());
   Buffer here;
-  one.route(context_, layer, to_device(context_, q, here));
+  one.route_folded(context_, layer, to_device(context_, q, here));
   one.gather(layer);
   std::vector<ShardCandidate> candidates;
   int64_t bytes = 0;

@@ -32,9 +32,9 @@ bool better(const ScoredDocument& a, const ScoredDocument& b) {
 /// Rank 0's part, whose choice of documents is the beginning of the common one.
 class ShardedMemory::Own : public BankMemory {
  public:
-  Own(ShardedMemory& all, std::vector<uint8_t> allowed, Context& context, DeviceBank& device)
-      : BankMemory(all.config_, all.holding_->own, all.top_k_, std::move(allowed),
-                   device.keys(context, all.holding_->own), device.content(context)),
+  Own(ShardedMemory& all, MemoryQuery query, Context& context, DeviceBank& device)
+      : BankMemory(all.config_, all.holding_->own, std::move(query), device.keys(context, all.holding_->own),
+                   device.content(context)),
         all_(all) {}
 
  protected:
@@ -47,26 +47,28 @@ class ShardedMemory::Own : public BankMemory {
 };
 
 ShardedMemory::ShardedMemory(Context& context, const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot,
-                             Query query, DeviceBank& device, ShardDriver& driver)
+                             const MemoryQuery& query, DeviceBank& device, ShardDriver& driver)
     : context_(context),
       config_(config),
       driver_(driver),
       snapshot_(snapshot),
       holding_(driver.hold(snapshot)),
-      slots_(std::move(snapshot), Similarity::kCosine, config.n_heads),
-      own_slots_(holding_->own, Similarity::kCosine, config.n_heads),
+      slots_(std::move(snapshot)),
+      own_slots_(holding_->own),
       top_k_(query.top_k),
       query_(driver.new_query()),
       layers_(config.memory.routing_layers.size()),
       scores_(config.memory.routing_layers.size()) {
-  own_ = std::make_unique<Own>(*this, slice(query.allowed, holding_->ranges[0]), context, device);
+  MemoryQuery own = query;
+  own.allowed = slice(query.allowed, holding_->ranges[0]);
+  own_ = std::make_unique<Own>(*this, std::move(own), context, device);
   std::vector<ShardDriver::Asked> asked;
   for (const int rank : driver_.others()) {
     Message message = driver_.request(ShardCommand::kBegin, query_);
     HeadWriter out(message.head);
     out.put(static_cast<int32_t>(top_k_));
+    out.put(static_cast<uint8_t>(query.late ? 1 : 0));
     const std::vector<uint8_t> allowed = slice(query.allowed, holding_->ranges[static_cast<size_t>(rank)]);
-    out.put(static_cast<uint8_t>(query.allowed.empty() ? 0 : 1));
     out.put_all(std::span<const uint8_t>(allowed));
     asked.push_back({rank, driver_.ask({rank}, message)});
   }
@@ -114,7 +116,7 @@ void ShardedMemory::route(Context& context, int layer, const Tensor& q) {
   message.body = Tensor(body.data, DType::kI8, {body.bytes()}, body.device);
   one.asked = asked_now();
   one.ticket = driver_.ask(one.asked, message);
-  own_->route(context, layer, q);
+  own_->route_folded(context, layer, folded);
   route_ms_ += ms_since(start);
 }
 

@@ -13,12 +13,8 @@ namespace msa {
 
 class ShardedMemory final : public RoutedMemory {
  public:
-  struct Query {
-    int top_k = 0;
-    std::vector<uint8_t> allowed;  // [slots], or empty: all
-  };
-  ShardedMemory(Context& context, const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot, Query query,
-                DeviceBank& device, ShardDriver& driver);
+  ShardedMemory(Context& context, const ModelConfig& config, std::shared_ptr<const Snapshot> snapshot,
+                const MemoryQuery& query, DeviceBank& device, ShardDriver& driver);
   ~ShardedMemory() override;
   ShardedMemory(const ShardedMemory&) = delete;
   ShardedMemory& operator=(const ShardedMemory&) = delete;

@@ -7,8 +7,14 @@
 namespace msa::eval {
 namespace {
 
-// Documents encoded between two commits of a growing haystack.
+// Documents encoded between two commits of a growing haystack, by all ranks together: after a commit the tokens still
+// wanted are counted anew, so with another number the haystack would end elsewhere.
 constexpr size_t kCommitDocuments = 256;
+
+std::unique_ptr<Bank> make_bank(const Model& model, const std::filesystem::path& folder) {
+  const BankShape shape = bank_shape(model.transformer());
+  return folder.empty() ? Bank::in_memory(shape) : Bank::create_or_open(folder, shape, BankMode::kWrite);
+}
 
 std::vector<int> draw_depths(const NeedleTask& task, int sample, std::mt19937_64& random) {
   std::vector<int> depths = needle_depths();
@@ -28,17 +34,18 @@ double share_of(const std::set<DocumentId>& wanted, const std::vector<DocumentId
 
 }  // namespace
 
-Haystack::Haystack(const Model& model, const NeedleTask& task, std::string_view essays, int document_tokens,
-                   uint64_t seed)
+Haystack::Haystack(Context& context, const Model& model, const NeedleTask& task, const HaystackOptions& options)
     : model_(model),
       task_(task),
-      document_tokens_(document_tokens),
-      random_(seed),
-      bank_(Bank::in_memory(bank_shape(model.transformer()))),
-      encoder_(model.transformer(), bank_->shape().dtype) {
+      document_tokens_(options.document_tokens),
+      random_(options.seed),
+      ranks_(options.ranks),
+      bank_(make_bank(model, options.folder)),
+      writer_(context, model, *bank_, options.ranks) {
+  MSA_CHECK(ranks_ == nullptr || !options.folder.empty());
   if (task.haystack == HaystackKind::kNoise) prose_ = {std::string(kNoiseParagraph)};
   if (task.haystack == HaystackKind::kEssay) {
-    prose_ = split_sentences(essays);
+    prose_ = split_sentences(options.essays);
     if (prose_.empty()) throw Error("the haystack has no sentence", "--essays", "give a text file of prose");
   }
 }
@@ -72,23 +79,24 @@ std::string Haystack::joined(const Sentences& sentences) {
   return text;
 }
 
-void Haystack::write(Context& context, const std::vector<size_t>& documents, const std::vector<std::string>& texts) {
+void Haystack::write(const std::vector<size_t>& documents, const std::vector<std::string>& texts) {
   if (documents.empty()) return;
   const std::vector<DocumentId> ids = bank_->reserve_ids(static_cast<int64_t>(documents.size()));
   std::vector<DocumentTokens> tokens;
   std::vector<DocumentInput> inputs;
+  AddOptions edit;
   for (size_t i = 0; i < documents.size(); ++i) {
     tokens.push_back(model_.prompts().document(ids[i], model_.tokenizer().encode(texts[i])).tokens);
     inputs.push_back({texts[i], "", "", ""});
-    if (ids_[documents[i]] != 0) MSA_CHECK(bank_->remove(ids_[documents[i]]));
+    if (ids_[documents[i]] != 0) edit.remove.push_back(ids_[documents[i]]);
     ids_[documents[i]] = ids[i];
   }
-  const AddResult result = bank_->add(ids, inputs, encoder_.encode(context, tokens));
+  const AddResult result = writer_.add(ids, inputs, tokens, edit);
   MSA_CHECK(result.committed());
 }
 
-void Haystack::grow(Context& context, int64_t tokens, const std::function<void(int64_t)>& progress) {
-  place(context, {});
+void Haystack::grow(int64_t tokens, const std::function<void(int64_t)>& progress) {
+  place({});
   while (bank_->statistics().tokens < tokens) {
     int64_t expected = bank_->statistics().tokens;
     std::vector<size_t> added;
@@ -101,12 +109,12 @@ void Haystack::grow(Context& context, int64_t tokens, const std::function<void(i
       texts.push_back(joined(documents_.back()));
       expected += document_tokens_;
     }
-    write(context, added, texts);
+    write(added, texts);
     if (progress) progress(bank_->statistics().tokens);
   }
 }
 
-std::set<DocumentId> Haystack::place(Context& context, const NeedleSample& sample) {
+std::set<DocumentId> Haystack::place(const NeedleSample& sample) {
   std::map<size_t, Sentences> with_needles;
   std::set<size_t> wanted;
   // From the deepest up, so that insertions do not move what is still to come.
@@ -132,7 +140,7 @@ std::set<DocumentId> Haystack::place(Context& context, const NeedleSample& sampl
     texts.push_back(joined(text));
     changed_.insert(d);
   }
-  write(context, rewritten, texts);
+  write(rewritten, texts);
   std::set<DocumentId> ids;
   for (const size_t d : wanted) ids.insert(ids_[d]);
   return ids;
@@ -143,12 +151,12 @@ NeedleResult run_needles(Context& context, const Model& model, const NeedleTask&
   NeedleResult result;
   result.task = task.name;
   std::mt19937_64 random(options.seed);
-  Generator generator(model, haystack.bank());
+  Generator generator(model, haystack.bank(), {}, haystack.ranks());
   for (int i = 0; i < options.samples; ++i) {
     const std::vector<int> depths = draw_depths(task, i, random);
     const NeedleSample sample = draw_needles(
         task, depths, [&](const std::string& key) { return haystack.has_key(key); }, random);
-    const std::set<DocumentId> wanted = haystack.place(context, sample);
+    const std::set<DocumentId> wanted = haystack.place(sample);
     const Answer answer = generator.ask(context, sample.question, options.ask);
     std::vector<DocumentId> fetched, routed;
     for (const FetchedDocument& d : answer.documents) fetched.push_back(d.id);

@@ -1,5 +1,6 @@
 // RULER's needle tasks over a memory: the haystack lies in the bank, cut into documents; the question is asked.
 #pragma once
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <random>
@@ -8,37 +9,45 @@
 #include <unordered_set>
 #include <vector>
 
-#include "engine/encoder.h"
+#include "engine/bank_writer.h"
 #include "engine/generator.h"
 #include "eval/needles.h"
 #include "eval/score_table.h"
 
 namespace msa::eval {
 
-/// A haystack of one kind in a bank in memory. It grows in place; a sample's needles replace the few documents that
+struct HaystackOptions {
+  std::string_view essays;  // needed for kEssay alone; a text shorter than the haystack is repeated
+  int document_tokens = 256;
+  uint64_t seed = 1;
+  std::filesystem::path folder = {};  // of its bank, not there yet; empty: in memory
+  ShardDriver* ranks = nullptr;       // those that the bank is shared out among, or null; they need a folder
+};
+
+/// A haystack of one kind in a bank of its own. It grows in place; a sample's needles replace the few documents that
 /// they fall into, and the next sample puts those back, so a sample costs a few documents to encode, whatever the
-/// length.
+/// length. The same documents, whatever the folder and the ranks.
 class Haystack {
  public:
-  /// `essays` is needed for kEssay alone; a text shorter than the haystack is repeated.
-  /// Throws Error when it holds no sentence.
-  Haystack(const Model& model, const NeedleTask& task, std::string_view essays, int document_tokens, uint64_t seed);
+  /// The context is the one that documents are encoded on. Throws Error when the essays hold no sentence.
+  Haystack(Context& context, const Model& model, const NeedleTask& task, const HaystackOptions& options);
 
   /// Adds documents until there are at least `tokens`. Forgets the needles.
-  void grow(Context& context, int64_t tokens, const std::function<void(int64_t tokens)>& progress);
+  void grow(int64_t tokens, const std::function<void(int64_t tokens)>& progress);
 
   /// Puts the sample's needles in and takes the last one's out. Returns the bank's ids of the documents that hold the
   /// needles that are asked for.
-  std::set<DocumentId> place(Context& context, const NeedleSample& sample);
+  std::set<DocumentId> place(const NeedleSample& sample);
 
   const Bank& bank() const { return *bank_; }
+  ShardDriver* ranks() const { return ranks_; }
   bool has_key(const std::string& key) const { return keys_.contains(key); }  // of kNeedle
 
  private:
   using Sentences = std::vector<std::string>;
   std::string next_sentence();
   Sentences next_document();
-  void write(Context& context, const std::vector<size_t>& documents, const std::vector<std::string>& texts);
+  void write(const std::vector<size_t>& documents, const std::vector<std::string>& texts);
   static std::string joined(const Sentences& sentences);
 
   const Model& model_;
@@ -48,8 +57,9 @@ class Haystack {
   std::mt19937_64 random_;
   std::unordered_set<std::string> keys_;  // kNeedle: of its sentences
   size_t position_ = 0;                   // in prose_
+  ShardDriver* ranks_;
   std::unique_ptr<Bank> bank_;
-  Encoder encoder_;
+  BankWriter writer_;
   std::vector<Sentences> documents_;   // without needles
   std::vector<DocumentId> ids_;        // [documents] in the bank now; 0: not there yet
   std::vector<size_t> sentence_ends_;  // [documents] sentences up to the end of each

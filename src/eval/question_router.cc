@@ -101,10 +101,10 @@ void QuestionRouter::route_pack(Context& context, std::span<const Prompt> prompt
                                  model_.transformer().device());
     questions[i].cache.assign(context, model_.head());
     if (options_.ranks != nullptr) {
-      questions[i].memory = std::make_unique<ShardedMemory>(
-          context, config, snapshot_, ShardedMemory::Query{attended, {}}, device_, *options_.ranks);
+      questions[i].memory =
+          std::make_unique<ShardedMemory>(context, config, snapshot_, MemoryQuery{attended}, device_, *options_.ranks);
     } else {
-      questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, attended, std::vector<uint8_t>(),
+      questions[i].memory = std::make_unique<BankMemory>(config, snapshot_, MemoryQuery{attended},
                                                          device_.keys(context, snapshot_), device_.content(context));
     }
     questions[i].routed = prompts[i].routed;

@@ -12,8 +12,7 @@ enum class Architecture { kQwen3, kLlama };  // Qwen3 normalises each q and k he
 
 /// How a routing query meets a routing key. The paper and its training use cosine for both INFONCE losses; the public
 /// inference code normalises for "INFONCE" alone. `router_similarity` in msa_config decides where it is given.
-/// kFolded is no model's: that of a rank which gets its queries from another one, ready for the keys.
-enum class RouterSimilarity { kCosine, kScaledDot, kFolded };
+enum class RouterSimilarity { kCosine, kScaledDot };
 
 struct MemoryConfig {
   std::vector<int> routing_layers;  // ascending

@@ -91,8 +91,11 @@ void put(const NibbleBlock& from, int64_t o, NibblePanelBlock& to) {
 
 void put(const BlockQ8_0& from, int64_t o, BytePanelBlock& to) {
   to.scales[o] = from.scale;
-  for (int64_t e = 0; e < kQuantBlock; ++e) {
-    to.quants[e / 4][4 * o + e % 4] = static_cast<uint8_t>(from.quants[e] ^ 0x80);
+  for (int64_t j = 0; j < kQuantBlock / 4; ++j) {
+    uint32_t four = 0;
+    std::memcpy(&four, from.quants + 4 * j, 4);
+    four ^= 0x80808080u;
+    std::memcpy(to.quants[j] + 4 * o, &four, 4);
   }
 }
 

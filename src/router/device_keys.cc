@@ -186,15 +186,15 @@ void DeviceKeys::report() const {
                static_cast<double>(missing * row_bytes() * n_layers_) / 1e9);
 }
 
-DeviceKeys::HostRows DeviceKeys::host_rows(int64_t begin, int64_t end, const Scoring& how) const {
+DeviceKeys::HostRows DeviceKeys::host_rows(int64_t begin, int64_t end, const Scope& scope) const {
   HostRows rows;
   rows.begin = begin;
   rows.end = end;
-  if (how.allowed.empty() || begin == end) return rows;
-  MSA_CHECK(static_cast<int64_t>(how.host_allowed.size()) == n_slots_);
+  if (scope.allowed.empty() || begin == end) return rows;
+  MSA_CHECK(static_cast<int64_t>(scope.host_allowed.size()) == n_slots_);
   rows.listed = true;
-  for (size_t slot = 0; slot < how.host_allowed.size(); ++slot) {
-    if (how.host_allowed[slot] == 0 || slot_of_row_[static_cast<size_t>(slot_starts_[slot])] < 0) continue;
+  for (size_t slot = 0; slot < scope.host_allowed.size(); ++slot) {
+    if (scope.host_allowed[slot] == 0 || slot_of_row_[static_cast<size_t>(slot_starts_[slot])] < 0) continue;
     const auto first = std::max<int64_t>(begin, slot_starts_[slot]);
     const auto last = std::min<int64_t>(end, slot_starts_[slot + 1]);
     for (int64_t row = first; row < last; ++row) rows.list.push_back(static_cast<int32_t>(row));
@@ -232,13 +232,8 @@ void DeviceKeys::for_each_piece(Context& context, int layer_index, const HostRow
   }
 }
 
-DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_index, const Tensor& q,
-                                   const Scoring& how) const {
-  MSA_CHECK(q.rows() >= 1 && q.row_elements() == int64_t{how.n_heads} * head_dim_);
-  const bool is_folded = how.similarity == Similarity::kFolded;
-  MSA_CHECK(!is_folded || (q.is_dense() && how.n_heads == kv_heads_ && how.weight == 1));
-  const Tensor folded =
-      is_folded ? q : fold_query(context, q, {how.similarity, how.n_heads, kv_heads_, how.weight}, context.scratch[0]);
+DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_index, const Tensor& q) const {
+  MSA_CHECK(q.rows() >= 1 && q.row_elements() == width() && q.is_dense());
   Scan scan;
   const auto layer = static_cast<size_t>(layer_index);
   if (layer < bf16_keys_.size()) scan.bank.keys = static_cast<const bf16*>(bf16_keys_[layer].data());
@@ -247,7 +242,7 @@ DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_
   scan.bank.document_of_chunk = static_cast<const int32_t*>(device_slot_of_row_.data());
   scan.bank.n_documents = static_cast<int>(n_slots_);
   scan.bank.n = width();
-  scan.query.queries = folded.as<float>();
+  scan.query.queries = q.as<float>();
   scan.query.m = static_cast<int>(q.rows());
   scan.query.k = 1;  // the best are chosen from all scores
   scan.query.more = true;
@@ -262,12 +257,12 @@ DeviceKeys::Scan DeviceKeys::begin([[maybe_unused]] Context& context, int layer_
 }
 
 /// Leaves out what is not allowed of the bank's chunks.
-void DeviceKeys::permit([[maybe_unused]] Context& context, const Scoring& how, Scan& scan) const {
-  if (how.allowed.empty()) return;
-  MSA_CHECK(on_cuda(how.allowed) && how.allowed.dtype == DType::kI8 && how.allowed.elements() == n_slots_);
+void DeviceKeys::permit([[maybe_unused]] Context& context, const Scope& scope, Scan& scan) const {
+  if (scope.allowed.empty()) return;
+  MSA_CHECK(on_cuda(scope.allowed) && scope.allowed.dtype == DType::kI8 && scope.allowed.elements() == n_slots_);
   if constexpr (kHasCuda) {
     int32_t* const rows = context.scratch[2].tensor(DType::kI32, {n_rows_ + 1}, context.device).as<int32_t>();
-    permitted_chunks(scan.bank, how.allowed.as<uint8_t>(), rows, rows + n_rows_, scan.scratch.stream);
+    permitted_chunks(scan.bank, scope.allowed.as<uint8_t>(), rows, rows + n_rows_, scan.scratch.stream);
     scan.query.rows = rows;
     scan.query.n_rows = rows + n_rows_;
   }
@@ -285,54 +280,54 @@ void DeviceKeys::scan_from_host(Context& context, int layer_index, const HostRow
   });
 }
 
-void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, const Scoring& how,
+void DeviceKeys::score(Context& context, int layer_index, const Tensor& q, const Scope& scope,
                        const Tensor& scores) const {
   MSA_CHECK(on_cuda(scores) && scores.dtype == DType::kF32 && scores.elements() == n_slots_);
   if (n_slots_ == 0) return;
-  Scan scan = begin(context, layer_index, q, how);
+  Scan scan = begin(context, layer_index, q);
   if constexpr (kHasCuda) {
     if (placement_.bf16_rows > 0) {
       scan.bank.n_chunks = placement_.bf16_rows;
-      permit(context, how, scan);
+      permit(context, scope, scan);
       scan_documents(scan.bank, scan.query, scan.scratch);
     }
-    scan_from_host(context, layer_index, host_rows(placement_.bf16_rows, n_rows_, how), scan);
+    scan_from_host(context, layer_index, host_rows(placement_.bf16_rows, n_rows_, scope), scan);
     document_scores(scan.bank.n_documents, scan.scratch, scores.as<float>());
   }
 }
 
-void DeviceKeys::route(Context& context, int layer_index, const Tensor& q, const Scoring& how, int k,
+void DeviceKeys::route(Context& context, int layer_index, const Tensor& q, const Scope& scope, int k,
                        const Tensor& scores, const Bounds& bounds) const {
   MSA_CHECK(has_bounds() && k >= 1 && k <= kMaxRoutingTopK);
   for (const Tensor* t : {&scores, &bounds.lower, &bounds.upper}) {
     MSA_CHECK(on_cuda(*t) && t->dtype == DType::kF32 && t->elements() == n_slots_);
   }
-  Scan scan = begin(context, layer_index, q, how);
+  Scan scan = begin(context, layer_index, q);
   scan.bank.n_chunks = placement_.quantised_rows;
   scan.query.k = k;
   if constexpr (kHasCuda) {
-    permit(context, how, scan);
+    permit(context, scope, scan);
     scan_bounds(scan.bank, scan.query, scan.scratch);
-    scan_from_host(context, layer_index, host_rows(placement_.quantised_rows, n_rows_, how), scan);
+    scan_from_host(context, layer_index, host_rows(placement_.quantised_rows, n_rows_, scope), scan);
     const RoutingCandidates found = find_candidates(scan.bank, scan.query, scan.scratch);
     const Tensor count(const_cast<int32_t*>(found.count), DType::kI32, {1}, context.device);
     copy(context, count, bounds.candidates);
     if (placement_.bf16_rows > 0)
       score_candidates(scan.bank, scan.query, scan.scratch);
     else
-      score_candidates_from_host(context, layer_index, how, scan, found.rows, found.count);
+      score_candidates_from_host(context, layer_index, scope, scan, found.rows, found.count);
     document_scores(scan.bank.n_documents, scan.scratch, scores.as<float>());
     document_bounds(scan.bank.n_documents, scan.scratch, bounds.lower.as<float>(), bounds.upper.as<float>());
   }
 }
 
 /// The bf16 keys of the candidates lie in host memory: which they are must be known there.
-void DeviceKeys::score_candidates_from_host(Context& context, int layer_index, const Scoring& how, const Scan& scan,
+void DeviceKeys::score_candidates_from_host(Context& context, int layer_index, const Scope& scope, const Scan& scan,
                                             const int32_t* rows, const int32_t* count) const {
   int32_t n = 0;
   copy(context, Tensor(const_cast<int32_t*>(count), DType::kI32, {1}, context.device), Tensor(&n, DType::kI32, {1}));
   if (n > kRoutingCandidates) {
-    return scan_from_host(context, layer_index, host_rows(0, placement_.quantised_rows, how), scan);
+    return scan_from_host(context, layer_index, host_rows(0, placement_.quantised_rows, scope), scan);
   }
   HostRows candidates;
   candidates.listed = true;

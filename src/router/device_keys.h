@@ -21,14 +21,11 @@ struct CudaMark;
 
 class DeviceKeys {
  public:
-  /// What Router is made with.
-  struct Scoring {
-    Similarity similarity;
-    int n_heads;
+  /// Which documents take part.
+  struct Scope {
     Tensor allowed;  // I8 [n_slots] on the GPU: 0 leaves a document out; empty: all take part
     std::span<const uint8_t> host_allowed =
-        {};            // the same in host memory; needed only where not all keys are on the GPU
-    float weight = 1;  // of the layer's scores
+        {};  // the same in host memory; needed only where not all keys are on the GPU
   };
 
   /// Whether the scan on a GPU takes banks of this shape: bf16 keys of a width that is a multiple of 32, up to 1,024.
@@ -59,8 +56,8 @@ class DeviceKeys {
   /// Rows copied to the GPU so far, of each layer.
   int64_t uploaded_rows() const { return uploaded_rows_; }
 
-  /// As Router::score for q F32 [n_routed, H·d]; queries are rounded to bf16. scores F32 [n_slots]; both on the GPU.
-  void score(Context& context, int layer_index, const Tensor& q, const Scoring& how, const Tensor& scores) const;
+  /// As Router::score for q F32 [n_routed, G·d]; queries are rounded to bf16. scores F32 [n_slots]; both on the GPU.
+  void score(Context& context, int layer_index, const Tensor& q, const Scope& scope, const Tensor& scores) const;
 
   /// With quantised keys: the k best documents without reading all bf16 keys.
   bool has_bounds() const { return placement_.quantised_rows > 0; }
@@ -69,7 +66,7 @@ class DeviceKeys {
     Tensor candidates;    // I32 [1]: chunks that the bounds could not rule out
   };
   /// scores: those of the k (1 … kMostBestScores) best documents as score() gives them, the others' not above that.
-  void route(Context& context, int layer_index, const Tensor& q, const Scoring& how, int k, const Tensor& scores,
+  void route(Context& context, int layer_index, const Tensor& q, const Scope& scope, int k, const Tensor& scores,
              const Bounds& bounds) const;
 
  private:
@@ -87,13 +84,13 @@ class DeviceKeys {
   void quantise(Context& context, int layer_index, const Tensor& keys, int64_t first_row);
   void report() const;
 
-  Scan begin(Context& context, int layer_index, const Tensor& q, const Scoring& how) const;
-  void permit(Context& context, const Scoring& how, Scan& scan) const;
-  HostRows host_rows(int64_t begin, int64_t end, const Scoring& how) const;
+  Scan begin(Context& context, int layer_index, const Tensor& q) const;
+  void permit(Context& context, const Scope& scope, Scan& scan) const;
+  HostRows host_rows(int64_t begin, int64_t end, const Scope& scope) const;
   using Use = std::function<void(const Tensor& keys, const Tensor& slots, int64_t at)>;
   void for_each_piece(Context& context, int layer_index, const HostRows& rows, const Use& use) const;
   void scan_from_host(Context& context, int layer_index, const HostRows& rows, const Scan& scan) const;
-  void score_candidates_from_host(Context& context, int layer_index, const Scoring& how, const Scan& scan,
+  void score_candidates_from_host(Context& context, int layer_index, const Scope& scope, const Scan& scan,
                                   const int32_t* rows, const int32_t* count) const;
 
   DeviceOptions options_;

@@ -39,11 +39,6 @@ void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out) {
   const int64_t d = out.row_elements() / kv_heads;
   MSA_CHECK(q.dtype == DType::kF32 && out.dtype == DType::kF32 && q.rows() == out.rows());
   MSA_CHECK(q.row_elements() == n_heads * d && out.row_elements() == kv_heads * d);
-  if (similarity == Similarity::kFolded) {
-    MSA_CHECK(n_heads == kv_heads && weight == 1);
-    for (int64_t t = 0; t < q.rows(); ++t) std::copy_n(q.row<float>(t), kv_heads * d, out.row<float>(t));
-    return;
-  }
   const int group = n_heads / kv_heads;
   for (int64_t t = 0; t < q.rows(); ++t) {
     float* const folded = out.row<float>(t);
@@ -60,7 +55,6 @@ void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out) {
 Tensor fold_query(Context& context, const Tensor& q, const HeadFold& how, Buffer& memory) {
   const Tensor out = memory.tensor(DType::kF32, {q.rows(), q.row_elements() / how.n_heads * how.kv_heads}, q.device);
   if (on_cuda(q)) {
-    MSA_CHECK(how.similarity != Similarity::kFolded);
     const bool normalise = how.similarity == Similarity::kCosine;
     fold_heads_on_device(context, q, {how.n_heads, how.kv_heads, normalise, how.weight}, out);
   } else {
@@ -69,32 +63,14 @@ Tensor fold_query(Context& context, const Tensor& q, const HeadFold& how, Buffer
   return out;
 }
 
-Router::Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads,
-               std::vector<float> layer_weights)
-    : snapshot_(std::move(snapshot)),
-      similarity_(similarity),
-      n_heads_(n_heads),
-      layer_weights_(std::move(layer_weights)),
-      slot_starts_{0} {
-  MSA_CHECK(n_heads_ >= 1 && n_heads_ % snapshot_->shape.kv_heads == 0);
-  MSA_CHECK(layer_weights_.empty() || layer_weights_.size() == snapshot_->shape.routing_layers.size());
+Router::Router(std::shared_ptr<const Snapshot> snapshot) : snapshot_(std::move(snapshot)), slot_starts_{0} {
   for (const auto& segment : snapshot_->segments) slot_starts_.push_back(slot_starts_.back() + segment->n_documents());
-}
-
-Tensor Router::fold(int layer_index, const Tensor& q, Buffer& memory) const {
-  const BankShape& shape = snapshot_->shape;
-  const Tensor folded = memory.tensor(DType::kF32, {q.rows(), shape.row_elements()});
-  const float weight = layer_weights_.empty() ? 1.0f : layer_weights_[static_cast<size_t>(layer_index)];
-  fold_query_heads(q, {similarity_, n_heads_, shape.kv_heads, weight}, folded);
-  return folded;
 }
 
 void Router::score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
                    std::span<const uint8_t> allowed) const {
-  MSA_CHECK(q.rows() >= 1);
+  MSA_CHECK(q.rows() >= 1 && q.row_elements() == snapshot_->shape.row_elements());
   MSA_CHECK(allowed.empty() || static_cast<int64_t>(allowed.size()) == n_slots());
-  Buffer folded_memory;
-  const Tensor folded = fold(layer_index, q, folded_memory);
   document_scores.assign(static_cast<size_t>(n_slots()), kDead);
   std::vector<float> chunk_scores;  // of one tile
   for (size_t s = 0; s < snapshot_->segments.size(); ++s) {
@@ -109,7 +85,7 @@ void Router::score(Context& context, int layer_index, const Tensor& q, std::vect
       const int64_t first = starts[static_cast<size_t>(begin)];
       const int64_t last = starts[static_cast<size_t>(end)];
       chunk_scores.resize(static_cast<size_t>(last - first));
-      max_inner_product(context, folded, keys.slice_rows(first, last),
+      max_inner_product(context, q, keys.slice_rows(first, last),
                         Tensor(chunk_scores.data(), DType::kF32, {last - first}));
       for (int64_t i = begin; i < end; ++i) {
         if (live[static_cast<size_t>(i)] == 0 || (wanted != nullptr && wanted[i] == 0)) continue;
@@ -125,10 +101,8 @@ void Router::score(Context& context, int layer_index, const Tensor& q, std::vect
 
 std::vector<float> Router::late_scores(int layer_index, const Tensor& q,
                                        std::span<const ScoredDocument> documents) const {
-  MSA_CHECK(q.rows() >= 1);
-  Buffer folded_memory;
-  const Tensor folded = fold(layer_index, q, folded_memory);
-  const int64_t n = folded.row_elements();
+  MSA_CHECK(q.rows() >= 1 && q.row_elements() == snapshot_->shape.row_elements());
+  const int64_t n = q.row_elements();
   std::vector<float> out, keys;
   for (const ScoredDocument& d : documents) {
     const Segment& segment = *snapshot_->segments[static_cast<size_t>(d.segment)];
@@ -138,15 +112,15 @@ std::vector<float> Router::late_scores(int layer_index, const Tensor& q,
     keys.resize(static_cast<size_t>(rows.rows() * n));
     for (int64_t c = 0; c < rows.rows(); ++c) dequantise_row(rows.dtype, rows.row<void>(c), n, keys.data() + c * n);
     double sum = 0;
-    for (int64_t t = 0; t < folded.rows(); ++t) {
+    for (int64_t t = 0; t < q.rows(); ++t) {
       float best = kDead;
       for (int64_t c = 0; c < rows.rows(); ++c) {
-        best = std::max(best,
-                        std::inner_product(keys.data() + c * n, keys.data() + (c + 1) * n, folded.row<float>(t), 0.0f));
+        best =
+            std::max(best, std::inner_product(keys.data() + c * n, keys.data() + (c + 1) * n, q.row<float>(t), 0.0f));
       }
       sum += best;
     }
-    out.push_back(static_cast<float>(sum / static_cast<double>(folded.rows())));
+    out.push_back(static_cast<float>(sum / static_cast<double>(q.rows())));
   }
   return out;
 }

@@ -12,8 +12,8 @@
 namespace msa {
 
 /// How a query head meets a key: kCosine normalises the head (keys are stored normalised); kScaledDot takes the raw
-/// product times d^-1/2; kFolded takes a query that fold_query() has made.
-enum class Similarity { kCosine, kScaledDot, kFolded };
+/// product times d^-1/2.
+enum class Similarity { kCosine, kScaledDot };
 
 struct ScoredDocument {
   DocumentId id = 0;
@@ -34,23 +34,20 @@ struct HeadFold {
 /// score.
 void fold_query_heads(const Tensor& q, const HeadFold& how, const Tensor& out);
 
-/// The same where q lies, in `memory`.
+/// The same where q lies, in `memory`: a query as Router and DeviceKeys take it.
 Tensor fold_query(Context& context, const Tensor& q, const HeadFold& how, Buffer& memory);
 
 /// Scores one snapshot; const and shareable between threads that have their own Context.
 /// A slot is a document's place in the snapshot: all documents, dead ones too, segments in order.
 class Router {
  public:
-  /// `layer_weights` [routing layers]: what each layer's scores are multiplied by; empty: 1.
-  Router(std::shared_ptr<const Snapshot> snapshot, Similarity similarity, int n_heads,
-         std::vector<float> layer_weights = {});
+  explicit Router(std::shared_ptr<const Snapshot> snapshot);
 
   const Snapshot& snapshot() const { return *snapshot_; }
   int64_t n_slots() const { return slot_starts_.back(); }
 
-  /// q F32 [n_routed, H·d] raw projections (kFolded: [n_routed, G·d]), n_routed >= 1 → document_scores [n_slots]: the
-  /// largest score of any chunk with any token; -inf where the document is dead or `allowed` [n_slots] (empty = all) is
-  /// 0.
+  /// q F32 [n_routed, G·d] as fold_query() makes it, n_routed >= 1 → document_scores [n_slots]: the largest score of
+  /// any chunk with any token; -inf where the document is dead or `allowed` [n_slots] (empty = all) is 0.
   void score(Context& context, int layer_index, const Tensor& q, std::vector<float>& document_scores,
              std::span<const uint8_t> allowed = {}) const;
 
@@ -69,12 +66,7 @@ class Router {
                                     std::span<const uint8_t> allowed = {}) const;
 
  private:
-  Tensor fold(int layer_index, const Tensor& q, Buffer& memory) const;
-
   std::shared_ptr<const Snapshot> snapshot_;
-  Similarity similarity_;
-  int n_heads_;
-  std::vector<float> layer_weights_;  // [routing layers], or empty
   std::vector<int64_t> slot_starts_;  // [segments + 1]
 };
 

@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// Of a run over several.
 struct Launch {
@@ -108,11 +109,48 @@ TEST_F(Ranks, AddAndAnswerAsOneProcess) {
             timeless(msa_json(1, "route \"Who tells of it?\" --bank three")));
 }
 
-TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
+TEST_F(Ranks, NeedlesAsOneProcess) {
+  const std::string niah =
+      "eval niah --tasks multikey_2,single_1 --sizes 1000,2000 --document-tokens 100 --samples 6 --max-tokens 3";
+  const auto report = [&](int ranks, const std::string& options) {
+    json out = msa_json(ranks, niah + options);
+    for (json& result : out["results"]) result["metrics"].erase("ms");
+    return out;
+  };
+  const json expected = report(1, "");
+  ASSERT_EQ(expected["results"].size(), 4u);
+  EXPECT_GT(expected["results"][0]["metrics"]["routed_recall"]["value"], 0.0);
+  EXPECT_EQ(report(1, " --work files"), expected);
+  for (const int ranks : {2, 3, 5}) EXPECT_EQ(report(ranks, " --work files"), expected) << ranks;
+  EXPECT_EQ(report(2, ""), expected) << "in the system's temporary folder";
+  EXPECT_TRUE(fs::is_empty(folder_.path() / "files")) << "what lay there is removed";
+  EXPECT_NE(report(1, " --seed 2"), expected) << "they tell haystacks apart";
+  const Outcome failed = msa(2, niah + " --work files --tasks single_2");
+  EXPECT_NE(failed.code, 0);
+  EXPECT_EQ(failed.out, "");
+  EXPECT_THAT(failed.err, HasSubstr("--essays"));
+}
+
+TEST_F(Ranks, ReencodeAsOneProcess) {
   msa_json(1, "add texts --bank one --first-id 1");
-  const Outcome run = msa(3, "reencode --bank one --to other --json");
-  EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_EQ(json::parse(run.out)["encoded"], 30);
+  testing::write_tiny_model(folder_.path() / "other", {}, /*seed=*/2);
+  const std::string reencode = "reencode --bank one --model other --to ";
+  EXPECT_EQ(msa_json(1, reencode + "by_one")["encoded"], 30);
+  EXPECT_EQ(msa_json(3, reencode + "by_three")["encoded"], 30);
+  EXPECT_EQ(msa_json(3, reencode + "by_three")["kept"], 30) << "goes on";
+  EXPECT_EQ(msa_json(1, "stat --bank by_three")["segments"], 3) << "one of each rank";
+  const std::string ask = "ask \"Who tells of it?\" --max-tokens 8 --hops 2 --model other --bank ";
+  EXPECT_EQ(timeless(msa_json(1, ask + "by_three")), timeless(msa_json(1, ask + "by_one")));
+}
+
+TEST_F(Ranks, OneRankDoesWhatIsNotForAll) {
+  const Outcome conforms = msa(2, "conformance " MSA_SOURCE_DIR "/tests/data/conformance/cosine-p8 --json");
+  EXPECT_EQ(conforms.code, 0) << conforms.err;
+  EXPECT_EQ(json::parse(conforms.out)["ok"], true);
+  EXPECT_THAT(conforms.err, HasSubstr("of 2 ranks the first alone does this"));
+  const std::string add = "add texts --bank one --first-id 1";
+  EXPECT_THAT(msa(2, add).err, Not(HasSubstr("the first alone")));
+  EXPECT_THAT(msa(1, "conformance " MSA_SOURCE_DIR "/tests/data/conformance/cosine-p8").err, "");
   const Outcome failed = msa(3, "route \"Who?\" --bank nowhere");
   EXPECT_NE(failed.code, 0);
   EXPECT_EQ(failed.out, "");

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -61,6 +65,30 @@ TEST(Quant, Q8_0RoundsAsTheCLibraryDoes) {
     std::string block(34, '\0');
     quantise_row(DType::kQ8_0, x.data(), 32, block.data());
     for (size_t i = 0; i < 5; ++i) EXPECT_EQ(static_cast<int8_t>(block[2 + i]), std::round(x[i])) << x[i];
+  }
+}
+
+/// Word by word, number by number: any bits, NaN as 0.
+TEST(Quant, Q8_0IsThePlainLoop) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 20000; ++round) {
+    std::vector<float> x(32);
+    for (float& v : x) {
+      const auto bits = static_cast<uint32_t>(random());
+      v = round % 2 == 0 ? std::bit_cast<float>(bits) : static_cast<float>(bits % 255) - 127.5f;
+    }
+    float largest = 0;
+    for (const float v : x) largest = std::max(largest, std::fabs(v));  // a NaN never wins
+    const float scale = largest / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    BlockQ8_0 want, got;
+    want.scale = float_to_half(scale);
+    for (size_t i = 0; i < 32; ++i) {
+      const float number = x[i] * inverse;
+      want.quants[i] =
+          std::isnan(number) ? int8_t{0} : static_cast<int8_t>(std::round(std::clamp(number, -127.f, 127.f)));
+    }
+    quantise_row(DType::kQ8_0, x.data(), 32, &got);
+    ASSERT_EQ(std::memcmp(&got, &want, sizeof(want)), 0) << "round " << round;
   }
 }
 

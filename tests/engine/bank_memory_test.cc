@@ -87,7 +87,7 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
   Context& gpu = cuda_context();
   const auto snapshot = bank_->snapshot();
   config_.memory.layer_weights = {0.5f, 1.5f, 1.0f};
-  std::vector<uint8_t> some(Router(snapshot, Similarity::kCosine, config_.n_heads).n_slots());
+  std::vector<uint8_t> some(Router(snapshot).n_slots());
   for (size_t slot = 0; slot < some.size(); ++slot) some[slot] = slot % 3 != 0;
   for (const DeviceOptions& options : device_options()) {
     DeviceBank device(options);
@@ -96,8 +96,8 @@ TEST_P(BankMemoryTest, RoutesAsTheCpu) {
       const auto keys = device.keys(gpu, snapshot);
       SCOPED_TRACE("top " + std::to_string(top_k) + " of " + (allowed.empty() ? "all" : "some") + ", seed " +
                    std::to_string(kSeed) + ", " + describe(keys->placement(), keys->sizes()));
-      BankMemory here(config_, snapshot, top_k, allowed);
-      BankMemory there(config_, snapshot, top_k, allowed, keys, device.content(gpu));
+      BankMemory here(config_, snapshot, {top_k, allowed, /*late=*/true});
+      BankMemory there(config_, snapshot, {top_k, allowed, /*late=*/true}, keys, device.content(gpu));
       EXPECT_TRUE(there.routed(3).empty());
       for (int i = 0; i < 3; ++i) {
         const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];
@@ -139,7 +139,7 @@ TEST_P(BankMemoryTest, PlacementChangesNothing) {
     for (int question = 0; question < 2; ++question) {
       const auto keys = device.keys(gpu, snapshot);
       SCOPED_TRACE(describe(keys->placement(), keys->sizes()));
-      BankMemory memory(config_, snapshot, kTop, {}, keys, device.content(gpu));
+      BankMemory memory(config_, snapshot, {kTop}, keys, device.content(gpu));
       for (int hop = 0; hop < 2; ++hop) {
         for (int i = 0; i < 3; ++i) {
           const int layer = config_.memory.routing_layers[static_cast<size_t>(i)];

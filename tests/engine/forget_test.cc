@@ -42,7 +42,7 @@ class Forget : public ::testing::Test {
   /// Every logit of a question over a snapshot.
   std::vector<float> logits(std::shared_ptr<const Snapshot> snapshot, std::vector<uint8_t> allowed = {}) {
     const int top_k = model_->config().memory.top_k_documents;
-    BankMemory memory(model_->config(), std::move(snapshot), top_k, std::move(allowed));
+    BankMemory memory(model_->config(), std::move(snapshot), {top_k, std::move(allowed)});
     Session session(context_, model_->transformer(), model_->head(), &memory, model_->head().length() + top_k);
     const Prompt prompt = model_->prompts().query("Who wrote the first program?");
     const Tensor all = session.feed_all(context_, prompt.tokens, prompt.routed);

@@ -63,13 +63,13 @@ TEST(ShardConformance, EveryCaseIsThatOfOneProcess) {
       const std::vector<DocumentInput> inputs(documents.size());
       ASSERT_TRUE(bank->add(ids, inputs, Encoder(model, DType::kF32).encode(context, documents)).committed());
       const int top_k = model.config().memory.top_k_documents;
-      BankMemory one(model.config(), bank->snapshot(), top_k);
+      BankMemory one(model.config(), bank->snapshot(), {top_k});
       const Outcome expected = run(context, model, c, one);
       for (const int n : {2, 3, 5}) {
         SCOPED_TRACE(std::string(name) + " on " + std::to_string(n));
         testing::with_ranks(n, [&](ShardDriver* ranks) {
           DeviceBank device;
-          ShardedMemory several(context, model.config(), bank->snapshot(), {top_k, {}}, device, *ranks);
+          ShardedMemory several(context, model.config(), bank->snapshot(), {top_k}, device, *ranks);
           const Outcome got = run(context, model, c, several);
           EXPECT_EQ(got.logits, expected.logits);
           EXPECT_EQ(got.selection, expected.selection);

@@ -136,8 +136,8 @@ TEST_F(ShardFailure, TheRestIsRoutedAsIfAlone) {
       3,
       [&](ShardDriver* ranks) {
         DeviceBank device;
-        BankMemory one(config, snapshot, 4, allowed);
-        ShardedMemory several(context_, config, snapshot, {4, {}}, device, *ranks);
+        BankMemory one(config, snapshot, {4, allowed});
+        ShardedMemory several(context_, config, snapshot, {4}, device, *ranks);
         const int layer = config.memory.routing_layers[0];
         Buffer memory;
         const Tensor q = memory.tensor(DType::kF32, {1, config.q_size()});

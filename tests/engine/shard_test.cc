@@ -124,13 +124,13 @@ TEST_F(Shard, RangesCoverAllSlotsInBalance) {
 TEST_F(Shard, APartIsWhatTheWholeSaysOfIt) {
   add_many();
   const auto snapshot = bank_->snapshot();
-  const Router whole(snapshot, Similarity::kCosine, model_->config().n_heads);
+  const Router whole(snapshot);
   ShardOpener opener(bank_path());
   for (const int n : {3, 7, 100}) {
     for (const SlotRange& range : shard_ranges(*snapshot, n)) {
       const auto near = part_of(*snapshot, range), far = opener.open(plan_of(*snapshot, range));
       ASSERT_EQ(near->segments.size(), far->segments.size());
-      const Router part(far, Similarity::kCosine, model_->config().n_heads);
+      const Router part(far);
       ASSERT_EQ(part.n_slots(), range.size());
       for (size_t s = 0; s < near->segments.size(); ++s) {
         EXPECT_EQ(near->segments[s]->checksum(), far->segments[s]->checksum());
@@ -212,8 +212,8 @@ TEST_F(Shard, SelectionsAndContentAreThoseOfOneProcess) {
       SCOPED_TRACE(std::to_string(n) + " ranks, top " + std::to_string(top_k));
       testing::with_ranks(n, [&](ShardDriver* ranks) {
         DeviceBank device;
-        BankMemory one(config, snapshot, top_k);
-        ShardedMemory several(context_, config, snapshot, {top_k, {}}, device, *ranks);
+        BankMemory one(config, snapshot, {top_k, {}, /*late=*/true});
+        ShardedMemory several(context_, config, snapshot, {top_k, {}, /*late=*/true}, device, *ranks);
         EXPECT_TRUE(several.routed(3).empty());
         for (int hop = 0; hop < 2; ++hop) {
           for (size_t i = 0; i < config.memory.routing_layers.size(); ++i) {

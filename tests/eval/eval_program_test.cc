@@ -191,6 +191,12 @@ TEST_F(EvalProgram, ARunsDocumentsAreRead) {
   expect_failure({"qa", "--data", path("towns")}, "answers");
 }
 
+/// Of eval niah, without the times.
+json timeless(json report) {
+  for (json& result : report["results"]) result["metrics"].erase("ms");
+  return report;
+}
+
 TEST_F(EvalProgram, NeedlesOfEveryTask) {
   write("essays.txt", "It was so.  Nobody knew why!\nDid they ask? They did not.\n");
   const json report = msa_json({"niah", "--sizes", "600,1200", "--essays", path("essays.txt"), "--samples", "2",
@@ -204,6 +210,12 @@ TEST_F(EvalProgram, NeedlesOfEveryTask) {
   }
   EXPECT_EQ(report["results"][0]["task"], "single_1");
   EXPECT_EQ(report["results"][0]["depths"].size(), 2u);
+  const std::vector<std::string> single{"niah", "--tasks",           "single_1", "--sizes",      "600", "--samples",
+                                        "2",    "--document-tokens", "150",      "--max-tokens", "3"};
+  std::vector<std::string> with_files = single;
+  with_files.insert(with_files.end(), {"--work", path("work")});
+  EXPECT_EQ(timeless(msa_json(with_files)), timeless(msa_json(single)));
+  EXPECT_TRUE(fs::is_empty(path("work"))) << "what lay there is removed";
   expect_failure({"niah"}, "--essays");
   expect_failure({"niah", "--tasks", "single_9"}, "single_9");
   expect_failure({"niah", "--tasks", "single_1", "--sizes", "64k,32k"}, "ascending");

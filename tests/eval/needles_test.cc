@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "../engine/shard_testing.h"
 #include "../engine/tiny_model.h"
 #include "eval/niah.h"
 
@@ -94,24 +95,24 @@ class HaystackTest : public ::testing::Test {
 
 TEST_F(HaystackTest, NeedlesComeAndGo) {
   const NeedleTask& task = needle_task("multikey_1");
-  Haystack haystack(*model_, task, "One is one. Two is two. Three is three. Four is four.", 60, 1);
-  haystack.grow(context_, 1000, {});
+  Haystack haystack(context_, *model_, task, {"One is one. Two is two. Three is three. Four is four.", 60});
+  haystack.grow(1000, {});
   const std::string before = whole_text(haystack);
   const int64_t documents = haystack.bank().size();
   std::mt19937_64 random(5);
   for (const std::vector<int>& depths : {std::vector<int>{0, 0, 50, 100}, std::vector<int>{10, 33, 51, 97}}) {
     const NeedleSample sample = draw_needles(task, depths, kNoneTaken, random);
-    const auto wanted = haystack.place(context_, sample);
+    const auto wanted = haystack.place(sample);
     const std::string text = whole_text(haystack);
     for (const Needle& needle : sample.needles) EXPECT_THAT(text, HasSubstr(needle.sentence));
     ASSERT_EQ(wanted.size(), 1u);
     EXPECT_THAT(haystack.bank().find(*wanted.begin())->text, HasSubstr(sample.answers[0]));
     EXPECT_EQ(haystack.bank().size(), documents);
   }
-  haystack.place(context_, {});
+  haystack.place({});
   EXPECT_EQ(whole_text(haystack).size(), before.size());
   EXPECT_THAT(whole_text(haystack), ::testing::Not(HasSubstr("magic")));
-  haystack.grow(context_, 2000, {});
+  haystack.grow(2000, {});
   EXPECT_GE(haystack.bank().statistics().tokens, 2000);
 }
 
@@ -119,13 +120,13 @@ TEST_F(HaystackTest, DepthIsTheShareOfSentencesBefore) {
   const NeedleTask& task = needle_task("single_2");
   std::string prose;
   for (int i = 0; i < 200; ++i) prose += "s" + std::to_string(i) + ". ";
-  Haystack haystack(*model_, task, prose, 40, 1);
-  haystack.grow(context_, 400, {});
+  Haystack haystack(context_, *model_, task, {prose, 40});
+  haystack.grow(400, {});
   const std::string text = whole_text(haystack);
   const auto n = static_cast<int>(split_sentences(text).size());
   std::mt19937_64 random(6);
   for (const int depth : {0, 25, 50, 75, 100}) {
-    const auto wanted = haystack.place(context_, draw_needles(task, {depth}, kNoneTaken, random));
+    const auto wanted = haystack.place(draw_needles(task, {depth}, kNoneTaken, random));
     ASSERT_EQ(wanted.size(), 1u);
     const std::string document = haystack.bank().find(*wanted.begin())->text;
     const std::string next = "s" + std::to_string(n * depth / 100) + ".";  // stands behind the needle
@@ -135,7 +136,55 @@ TEST_F(HaystackTest, DepthIsTheShareOfSentencesBefore) {
 }
 
 TEST_F(HaystackTest, AnEmptyHaystackIsRefused) {
-  EXPECT_THROW(Haystack(*model_, needle_task("single_2"), " \n", 64, 1), Error);
+  EXPECT_THROW(Haystack(context_, *model_, needle_task("single_2"), {" \n", 64}), Error);
+}
+
+/// What the samples of one task came to, the times apart.
+struct Outcome {
+  std::vector<std::vector<double>> scores;
+  std::vector<std::string> predictions;
+  std::vector<DocumentId> documents;  // of the bank, in the end
+  std::vector<std::pair<DocumentId, std::vector<float>>> routed;
+  friend bool operator==(const Outcome&, const Outcome&) = default;
+};
+
+TEST_F(HaystackTest, OverRanksAsInOneProcess) {
+  const NeedleTask& task = needle_task("multikey_1");
+  const std::string prose = "One is one. Two is two. Three is three. Four is four. Nobody knew why.";
+  const auto run = [&](int ranks, const std::filesystem::path& folder) {
+    Outcome out;
+    const auto body = [&](ShardDriver* driver) {
+      Haystack haystack(context_, *model_, task, {prose, 60, 1, folder, driver});
+      NeedleOptions options;
+      options.samples = 4;
+      options.ask.max_answer_tokens = 8;
+      options.ask.max_hops = 2;
+      for (const int64_t size : {1500, 3000}) {
+        haystack.grow(size, {});
+        NeedleResult result = run_needles(context_, *model_, task, haystack, options, {});
+        for (size_t i = 0; i < result.scores.rows(); ++i) {
+          out.scores.push_back({result.scores.row(i).begin(), result.scores.row(i).end() - 1});
+        }
+        out.predictions.insert(out.predictions.end(), result.predictions.begin(), result.predictions.end());
+      }
+      for (const DocumentRecord& d : haystack.bank().list()) out.documents.push_back(d.id);
+      Generator generator(*model_, haystack.bank(), {}, driver);
+      for (const RoutedDocument& d : generator.route(context_, "What is the special magic number?", 20).documents) {
+        out.routed.emplace_back(d.id, d.layers);
+      }
+      if (driver == nullptr) return;
+      const auto held = driver->hold(haystack.bank().snapshot());
+      for (const SlotRange& range : held->ranges) EXPECT_GT(range.size(), 0);
+    };
+    testing::with_ranks(ranks, body, {}, [&](int, Exchange& exchange) { testing::serve(exchange, model_.get()); });
+    return out;
+  };
+  const Outcome expected = run(1, {});
+  ASSERT_EQ(expected.predictions.size(), 8u);
+  ASSERT_EQ(expected.routed.size(), 20u);
+  for (const int ranks : {1, 2, 3, 5}) {
+    EXPECT_EQ(run(ranks, folder_.path() / ("bank" + std::to_string(ranks))), expected) << ranks;
+  }
 }
 
 }  // namespace

@@ -25,11 +25,11 @@ BankShape shape_of(int kv_heads, int head_dim) {
   return shape;
 }
 
-std::vector<float> scores_of(Context& gpu, const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scoring& how) {
+std::vector<float> scores_of(Context& gpu, const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scope& scope) {
   std::vector<float> out(static_cast<size_t>(keys.n_slots()));
   Buffer memory;
   const Tensor scores = memory.tensor(DType::kF32, {keys.n_slots()}, gpu.device);
-  keys.score(gpu, 1, q, how, scores);
+  keys.score(gpu, 1, q, scope, scores);
   copy(gpu, scores, Tensor(out.data(), DType::kF32, {keys.n_slots()}));
   return out;
 }
@@ -48,16 +48,17 @@ TEST_P(DeviceKeysTest, ScoresAsTheCpu) {
     const int heads = kv_heads * kGroup;
     const DeviceKeys keys(gpu, bank->snapshot());
     for (const Similarity similarity : {Similarity::kCosine, Similarity::kScaledDot}) {
-      const Router router(bank->snapshot(), similarity, heads);
+      const Router router(bank->snapshot());
       for (const int64_t n_routed : {1, 32, 70}) {
-        Buffer memory, device_memory;
+        Buffer memory, folded_memory, device_memory, folded_on_gpu;
         testing::fill(memory, n_routed * heads * head_dim, DType::kF32, random);
         const Tensor q(memory.data(), DType::kF32, {n_routed, heads * head_dim});
+        const HeadFold how{similarity, heads, kv_heads};
         std::vector<float> expected;
-        router.score(cpu, 1, q, expected);
+        router.score(cpu, 1, fold_query(cpu, q, how, folded_memory), expected);
         ASSERT_EQ(keys.n_slots(), router.n_slots());
-        const std::vector<float> scores =
-            scores_of(gpu, keys, to_device(gpu, q, device_memory), {similarity, heads, {}});
+        const Tensor folded = fold_query(gpu, to_device(gpu, q, device_memory), how, folded_on_gpu);
+        const std::vector<float> scores = scores_of(gpu, keys, folded, {});
         for (size_t slot = 0; slot < scores.size(); ++slot) {
           if (std::isinf(expected[slot])) {
             EXPECT_EQ(scores[slot], expected[slot]) << slot;
@@ -76,18 +77,17 @@ TEST_P(DeviceKeysTest, ABankOfTheDeadHasNoScores) {
   const auto bank = Bank::in_memory(shape_of(2, 16));
   Buffer memory;
   const Tensor q = memory.tensor(DType::kF32, {1, 2 * 16}, cuda_context().device);
-  const DeviceKeys::Scoring how{Similarity::kCosine, 2, {}};
-  EXPECT_TRUE(scores_of(cuda_context(), DeviceKeys(cuda_context(), bank->snapshot()), q, how).empty());
+  EXPECT_TRUE(scores_of(cuda_context(), DeviceKeys(cuda_context(), bank->snapshot()), q, {}).empty());
   ASSERT_TRUE(add(*bank, random_batch(*bank, 2, random)).committed());
   for (const DocumentId id : {1, 2}) ASSERT_TRUE(bank->remove(id));
   const DeviceKeys keys(cuda_context(), bank->snapshot());
-  for (const float score : scores_of(cuda_context(), keys, q, how)) EXPECT_EQ(score, -INFINITY);
+  for (const float score : scores_of(cuda_context(), keys, q, {})) EXPECT_EQ(score, -INFINITY);
 }
 
 /// A bank of several segments, its keys under every placement.
 class KeyPlacementTest : public DeviceTest {
  protected:
-  static constexpr int kHeads = 6, kSeed = 31;
+  static constexpr int kSeed = 31;
 
   KeyPlacementTest() : bank_(Bank::in_memory(shape_of(2, 96))) {
     grow({200, 7});
@@ -117,8 +117,8 @@ class KeyPlacementTest : public DeviceTest {
   }
 
   Tensor query(int64_t rows) {
-    testing::fill(host_, rows * kHeads * 96, DType::kF32, random_);
-    return to_device(gpu(), Tensor(host_.data(), DType::kF32, {rows, kHeads * 96}), on_gpu_);
+    testing::fill(host_, rows * 192, DType::kF32, random_);
+    return to_device(gpu(), Tensor(host_.data(), DType::kF32, {rows, 192}), on_gpu_);
   }
   static Context& gpu() { return cuda_context(); }
 
@@ -126,13 +126,13 @@ class KeyPlacementTest : public DeviceTest {
     std::vector<float> scores, lower, upper;
     int32_t candidates = -1;
   };
-  static Routed route(const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scoring& how, int k) {
+  static Routed route(const DeviceKeys& keys, const Tensor& q, const DeviceKeys::Scope& scope, int k) {
     Buffer memory, count;
     const int64_t n = keys.n_slots();
     const Tensor all = memory.tensor(DType::kF32, {3, n}, gpu().device);
     const auto row = [&](int64_t i) { return all.slice_rows(i, i + 1).reshape({n}); };
     const Tensor candidates = count.tensor(DType::kI32, {1}, gpu().device);
-    keys.route(gpu(), 1, q, how, k, row(0), {row(1), row(2), candidates});
+    keys.route(gpu(), 1, q, scope, k, row(0), {row(1), row(2), candidates});
     Routed out;
     for (const auto& [i, to] : {std::pair{0, &out.scores}, {1, &out.lower}, {2, &out.upper}}) {
       to->resize(static_cast<size_t>(n));
@@ -150,15 +150,14 @@ class KeyPlacementTest : public DeviceTest {
     for (size_t i = 0; i < some.size(); ++i) some[i] = i % 3 != 1;
     Buffer allowed_memory;
     const Tensor allowed = to_device(gpu(), Tensor::of_const(some.data(), DType::kI8, {n}), allowed_memory);
-    for (const DeviceKeys::Scoring& how :
-         {DeviceKeys::Scoring{Similarity::kCosine, kHeads, {}, {}}, {Similarity::kCosine, kHeads, allowed, some}}) {
+    for (const DeviceKeys::Scope& scope : {DeviceKeys::Scope{}, {allowed, some}}) {
       for (const int64_t m : {1, 20, 70}) {
         const Tensor q = query(m);
-        const std::vector<float> expected = scores_of(gpu(), plain, q, how);
-        ASSERT_EQ(scores_of(gpu(), keys, q, how), expected) << m;
+        const std::vector<float> expected = scores_of(gpu(), plain, q, scope);
+        ASSERT_EQ(scores_of(gpu(), keys, q, scope), expected) << m;
         if (!keys.has_bounds()) continue;
         constexpr int k = 8;
-        const Routed found = route(keys, q, how, k);
+        const Routed found = route(keys, q, scope, k);
         std::vector<float> sorted = expected;
         std::sort(sorted.begin(), sorted.end(), std::greater<>());
         for (size_t d = 0; d < expected.size(); ++d) {

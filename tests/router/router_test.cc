@@ -63,6 +63,20 @@ double reference_score(const Segment& segment, int64_t document, int layer, cons
   return *std::max_element(of_tokens.begin(), of_tokens.end());
 }
 
+/// Raw projections [n, kHeads·d] as the router takes them.
+class Folded {
+ public:
+  Folded(const Tensor& q, Similarity similarity, int kv_heads, int heads = kHeads, float weight = 1) {
+    Context context(1);
+    q_ = fold_query(context, q, {similarity, heads, kv_heads, weight}, memory_);
+  }
+  operator const Tensor&() const { return q_; }
+
+ private:
+  Buffer memory_;
+  Tensor q_;
+};
+
 struct Case {
   DType dtype;
   Similarity similarity;
@@ -83,15 +97,16 @@ TEST_P(RouterTest, ScoresAsThePlainLoop) {
   const auto bank = Bank::in_memory(small_shape(dtype));
   for (const int64_t count : {1, 40, 7}) ASSERT_TRUE(add(*bank, random_batch(*bank, count, random)).committed());
   for (const DocumentId dead : {1, 5, 41, 48}) ASSERT_TRUE(bank->remove(dead));
-  const Router router(bank->snapshot(), similarity, kHeads);
+  const Router router(bank->snapshot());
   ASSERT_EQ(router.n_slots(), 48);
   Context context(2);
   Buffer memory;
   testing::fill(memory, n_routed * kHeads * 10, DType::kF32, random);
   const Tensor q(memory.data(), DType::kF32, {n_routed, kHeads * 10});
+  const Folded folded(q, similarity, bank->shape().kv_heads);
   std::vector<float> scores;
   for (int layer = 0; layer < 3; ++layer) {
-    router.score(context, layer, q, scores);
+    router.score(context, layer, folded, scores);
     ASSERT_EQ(scores.size(), 48u);
     for (int64_t slot = 0; slot < 48; ++slot) {
       const ScoredDocument place = router.slot(slot);
@@ -115,14 +130,15 @@ TEST_P(RouterTest, LateScoresAreMeansOverTokens) {
   std::mt19937 random(19);
   const auto bank = Bank::in_memory(small_shape(dtype));
   for (const int64_t count : {1, 20}) ASSERT_TRUE(add(*bank, random_batch(*bank, count, random)).committed());
-  const Router router(bank->snapshot(), similarity, kHeads);
+  const Router router(bank->snapshot());
   Buffer memory;
   testing::fill(memory, n_routed * kHeads * 10, DType::kF32, random);
   const Tensor q(memory.data(), DType::kF32, {n_routed, kHeads * 10});
+  const Folded folded(q, similarity, bank->shape().kv_heads);
   std::vector<ScoredDocument> documents;
   for (const int64_t slot : {7, 0, 20, 7}) documents.push_back(router.slot(slot));
   for (int layer = 0; layer < 3; ++layer) {
-    const std::vector<float> scores = router.late_scores(layer, q, documents);
+    const std::vector<float> scores = router.late_scores(layer, folded, documents);
     ASSERT_EQ(scores.size(), documents.size());
     for (size_t i = 0; i < documents.size(); ++i) {
       const ScoredDocument& d = documents[i];
@@ -132,35 +148,7 @@ TEST_P(RouterTest, LateScoresAreMeansOverTokens) {
       EXPECT_NEAR(scores[i], want / static_cast<double>(n_routed), 1e-5 * std::max(1.0, std::abs(want)));
     }
   }
-  EXPECT_THAT(router.late_scores(0, q, {}), IsEmpty());
-}
-
-/// Another process folds, this one scores.
-TEST_P(RouterTest, AFoldedQueryScoresTheSameBits) {
-  const auto [dtype, similarity, n_routed] = GetParam();
-  std::mt19937 random(23);
-  const auto bank = Bank::in_memory(small_shape(dtype));
-  ASSERT_TRUE(add(*bank, random_batch(*bank, 30, random)).committed());
-  const int kv_heads = bank->shape().kv_heads;
-  ASSERT_LT(kv_heads, kHeads);
-  const std::vector<float> weights = {0.5f, 1.7f, 0.8f};
-  const Router whole(bank->snapshot(), similarity, kHeads, weights);
-  const Router other(bank->snapshot(), Similarity::kFolded, kv_heads);
-  Context context(1);
-  Buffer memory, folded_memory;
-  testing::fill(memory, n_routed * kHeads * 10, DType::kF32, random);
-  const Tensor q(memory.data(), DType::kF32, {n_routed, kHeads * 10});
-  const std::vector<ScoredDocument> documents = {whole.slot(3), whole.slot(29)};
-  for (int layer = 0; layer < 3; ++layer) {
-    const HeadFold how{similarity, kHeads, kv_heads, weights[static_cast<size_t>(layer)]};
-    const Tensor folded = fold_query(context, q, how, folded_memory);
-    EXPECT_EQ(folded.row_elements(), kv_heads * 10);
-    std::vector<float> want, got;
-    whole.score(context, layer, q, want);
-    other.score(context, layer, folded, got);
-    EXPECT_EQ(got, want);
-    EXPECT_EQ(other.late_scores(layer, folded, documents), whole.late_scores(layer, q, documents));
-  }
+  EXPECT_THAT(router.late_scores(0, folded, {}), IsEmpty());
 }
 
 TEST(RouterWeights, MultiplyTheScoresOfTheirLayer) {
@@ -168,21 +156,22 @@ TEST(RouterWeights, MultiplyTheScoresOfTheirLayer) {
   const auto bank = Bank::in_memory(small_shape());
   ASSERT_TRUE(add(*bank, random_batch(*bank, 9, random)).committed());
   const std::vector<float> weights{0.5f, 2.0f, 0.5f};
-  const Router plain(bank->snapshot(), Similarity::kCosine, kHeads);
-  const Router weighted(bank->snapshot(), Similarity::kCosine, kHeads, weights);
+  const Router router(bank->snapshot());
+  const int kv_heads = bank->shape().kv_heads;
   Context context(2);
   Buffer memory;
   testing::fill(memory, 4 * kHeads * 10, DType::kF32, random);
   const Tensor q(memory.data(), DType::kF32, {4, kHeads * 10});
   std::vector<float> before, after;
-  const std::vector<ScoredDocument> two{plain.slot(3), plain.slot(8)};
+  const std::vector<ScoredDocument> two{router.slot(3), router.slot(8)};
   for (int layer = 0; layer < 3; ++layer) {
     const float weight = weights[static_cast<size_t>(layer)];
-    plain.score(context, layer, q, before);
-    weighted.score(context, layer, q, after);
+    const Folded plain(q, Similarity::kCosine, kv_heads), weighted(q, Similarity::kCosine, kv_heads, kHeads, weight);
+    router.score(context, layer, plain, before);
+    router.score(context, layer, weighted, after);
     for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(after[i], weight * before[i]);  // powers of two: exact
-    const std::vector<float> late = plain.late_scores(layer, q, two),
-                             late_weighted = weighted.late_scores(layer, q, two);
+    const std::vector<float> late = router.late_scores(layer, plain, two),
+                             late_weighted = router.late_scores(layer, weighted, two);
     for (size_t i = 0; i < 2; ++i) EXPECT_EQ(late_weighted[i], weight * late[i]);
   }
 }
@@ -191,17 +180,18 @@ TEST(RouterFilter, LeavesOutWhatIsNotAllowed) {
   std::mt19937 random(23);
   const auto bank = Bank::in_memory(small_shape());
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(add(*bank, random_batch(*bank, 10, random)).committed());
-  const Router router(bank->snapshot(), Similarity::kCosine, kHeads);
+  const Router router(bank->snapshot());
   Context context(1);
   Buffer memory;
   testing::fill(memory, 4 * kHeads * 10, DType::kF32, random);
   const Tensor q(memory.data(), DType::kF32, {4, kHeads * 10});
+  const Folded folded(q, Similarity::kCosine, bank->shape().kv_heads);
   std::vector<uint8_t> allowed(30, 0);
   for (const size_t slot : {2, 11, 12, 29}) allowed[slot] = 1;
   std::vector<float> all;
   std::vector<float> some;
-  router.score(context, 1, q, all);
-  router.score(context, 1, q, some, allowed);
+  router.score(context, 1, folded, all);
+  router.score(context, 1, folded, some, allowed);
   for (size_t slot = 0; slot < 30; ++slot) EXPECT_EQ(some[slot], allowed[slot] != 0 ? all[slot] : kDead);
   const auto best = router.top_k(all, 16, allowed);
   const auto same = router.top_k(some, 16);
@@ -236,7 +226,7 @@ TEST(RouterTopK, OrdersByScoreThenId) {
   std::mt19937 random(29);
   // The ids of the segments interleave: the lower id of a tie may lie in the later slot.
   const auto bank = bank_with({{2, 4, 6, 8, 30}, {1, 3, 5, 31, 32, 33}, {7, 9, 10}}, random);
-  const Router router(bank->snapshot(), Similarity::kCosine, kHeads);
+  const Router router(bank->snapshot());
   std::vector<float> scores(14);
   for (int round = 0; round < 2000; ++round) {
     const int levels = 1 + static_cast<int>(random() % 6);
@@ -260,7 +250,7 @@ TEST(RouterTopK, OrdersByScoreThenId) {
 TEST(RouterTopK, SkipsWhatHasNoScore) {
   std::mt19937 random(31);
   const auto bank = bank_with({{1, 2, 3}}, random);
-  const Router router(bank->snapshot(), Similarity::kCosine, kHeads);
+  const Router router(bank->snapshot());
   const std::vector<float> scores{std::numeric_limits<float>::quiet_NaN(), kDead, 0.5f};
   ASSERT_EQ(router.top_k(scores, 3).size(), 1u);
   EXPECT_EQ(router.top_k(scores, 3)[0].id, 3);
@@ -271,18 +261,19 @@ TEST(RouterTopK, SkipsWhatHasNoScore) {
 TEST(RouterEmpty, ScoresNothing) {
   std::mt19937 random(37);
   Context context(1);
-  std::vector<float> q(kHeads * 10, 1.0f);
   std::vector<float> scores{1, 2, 3};
   const auto bank = Bank::in_memory(small_shape());
-  const Router empty(bank->snapshot(), Similarity::kCosine, kHeads);
-  empty.score(context, 0, Tensor(q.data(), DType::kF32, {1, kHeads * 10}), scores);
+  const int64_t width = bank->shape().row_elements();
+  std::vector<float> q(static_cast<size_t>(width), 1.0f);
+  const Router empty(bank->snapshot());
+  empty.score(context, 0, Tensor(q.data(), DType::kF32, {1, width}), scores);
   EXPECT_THAT(scores, IsEmpty());
   EXPECT_THAT(empty.top_k(scores, 16), IsEmpty());
 
   ASSERT_TRUE(add(*bank, random_batch(*bank, 3, random)).committed());
   for (const DocumentId id : {1, 2, 3}) ASSERT_TRUE(bank->remove(id));
-  const Router dead(bank->snapshot(), Similarity::kCosine, kHeads);
-  dead.score(context, 0, Tensor(q.data(), DType::kF32, {1, kHeads * 10}), scores);
+  const Router dead(bank->snapshot());
+  dead.score(context, 0, Tensor(q.data(), DType::kF32, {1, width}), scores);
   EXPECT_THAT(scores, Each(kDead));
   EXPECT_THAT(dead.top_k(scores, 16), IsEmpty());
 }
@@ -315,11 +306,11 @@ TEST(RouterTiles, CoverEveryDocument) {
     batch.inputs.push_back({"text", "", "", ""});
   }
   ASSERT_TRUE(add(*bank, batch).committed());
-  const Router router(bank->snapshot(), Similarity::kScaledDot, 1);
+  const Router router(bank->snapshot());
   Context context(2);
   std::vector<float> q{1.0f, 1.0f};
   std::vector<float> scores;
-  router.score(context, 0, Tensor(q.data(), DType::kF32, {1, 2}), scores);
+  router.score(context, 0, Folded(Tensor(q.data(), DType::kF32, {1, 2}), Similarity::kScaledDot, 1, 1), scores);
   ASSERT_EQ(scores.size(), 5u);
   for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(scores[i], std::sqrt(2.0f) * static_cast<float>(i + 1), 0.05f);
 }

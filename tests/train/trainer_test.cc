@@ -213,14 +213,21 @@ TEST_F(TrainerRun, BrokenRecipesAreRefusedBeforeTraining) {
 }
 
 TEST_F(TrainerRun, TheEngineRoutesAndAnswersAsTheTrainerDoes) {
-  // The exported adapter rounds to float16: both sides read it back.
+  msa::testing::write_tiny_model(sets_.path("model"));  // two routing layers
   run(write_recipe("recipe.toml", 10, "out", "", "rank = 4"));
-  fs::copy(sets_.path("out/adapter.safetensors"), sets_.path("model/adapter.safetensors"));
-  fs::copy(sets_.path("out/adapter_config.json"), sets_.path("model/adapter_config.json"));
-
   TrainedParts parts;
   parts.rank = 4;
   parts.alpha = 8;
+  parts.layer_weights = true;
+  {
+    torch::NoGradGuard no_gradients;
+    Backbone weighted(sets_.path("model"), sets_.path("out/adapter.safetensors"), parts, torch::kFloat, torch::kCPU, 9);
+    const torch::Tensor logits = weighted.parameters().get("router_layer_logits");
+    logits.copy_(torch::arange(logits.numel()) * -1.5);
+    weighted.export_to(sets_.path("model"), DType::kF16);
+  }
+  parts.layer_weights = false;
+  // The exported adapter rounds to float16: both sides read it back.
   Backbone backbone(sets_.path("model"), sets_.path("model/adapter.safetensors"), parts, torch::kFloat, torch::kCPU, 9);
   const Network network(backbone.config(), torch::kFloat);
   Context context(2);
@@ -261,20 +268,35 @@ TEST_F(TrainerRun, TheEngineRoutesAndAnswersAsTheTrainerDoes) {
   const auto encoded = Encoder(model.transformer(), DType::kF32).encode(context, documents);
   const auto ids = bank->reserve_ids(static_cast<int64_t>(texts.size()));
   ASSERT_TRUE(bank->add(ids, std::vector<DocumentInput>(texts.size()), encoded).committed());
-  BankMemory memory(model.config(), bank->snapshot(), options.top_k);
+  BankMemory memory(model.config(), bank->snapshot(), {options.top_k, {}, /*late=*/true});
   Session session(context, model.transformer(), model.head(), &memory, model.head().length() + options.top_k);
   const msa::Tensor logits = session.feed_all(context, prompt.tokens, prompt.routed);
   const auto got = torch::from_blob(logits.data, {logits.rows(), logits.dim(1)}, torch::kFloat);
   EXPECT_LT(((got - wanted).norm() / wanted.norm()).item<double>(), 1e-4);
+  const auto n_layers = static_cast<int64_t>(trained.scores.size());
+  ASSERT_EQ(n_layers, 2);
+  EXPECT_GT((w.layer_weights[0] - w.layer_weights[1]).item<float>(), 0.5f) << "the layers count differently";
+  // The engine's weights have mean 1, the trainer's sum 1: a layer's score is multiplied before the mean is taken.
   for (size_t layer = 0; layer < trained.scores.size(); ++layer) {
     const auto engine = memory.scores(static_cast<int>(layer));
+    const auto expected = trained.scores[layer][0] * w.layer_weights[static_cast<int64_t>(layer)] * n_layers;
     for (size_t d = 0; d < texts.size(); ++d) {
-      EXPECT_NEAR(engine[d], trained.scores[layer][0][static_cast<int64_t>(d)].item<float>(), 1e-4);
+      EXPECT_NEAR(engine[d], expected[static_cast<int64_t>(d)].item<float>(), 1e-4);
     }
     std::vector<int64_t> routed;
     for (const msa::ScoredDocument& s : memory.selection(static_cast<int>(layer))) routed.push_back(s.index);
     const auto best = std::get<1>(trained.scores[layer].topk(options.top_k, 1))[0].contiguous();
     EXPECT_EQ(routed, std::vector<int64_t>(best.data_ptr<int64_t>(), best.data_ptr<int64_t>() + best.numel()));
+  }
+  const std::vector<msa::ScoredDocument> ranked = memory.routed(static_cast<int>(texts.size()));
+  const std::vector<float> late = memory.late_scores(ranked);
+  ASSERT_EQ(ranked.size(), texts.size());
+  const auto mean = mean_score(trained.scores, w.layer_weights)[0],
+             mean_late = mean_score(trained.late, w.layer_weights)[0];
+  for (size_t i = 0; i < ranked.size(); ++i) {
+    EXPECT_NEAR(ranked[i].score, mean[ranked[i].index].item<float>(), 1e-4);
+    EXPECT_NEAR(late[i], mean_late[ranked[i].index].item<float>(), 1e-4);
+    EXPECT_GT(ranked[i].score - late[i], 1e-3f) << "a mean over tokens lies below the largest";
   }
 }
 
