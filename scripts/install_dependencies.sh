@@ -9,7 +9,7 @@ packages=(
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev      # JSON, command line, log
   libtomlplusplus-dev                                           # training recipes
   libsqlite3-dev libpcre2-dev libunistring-dev libxml2-dev      # documents, pre-tokeniser, normalisation, HTML
-  libcpp-httplib-dev libssl-dev                                 # HTTP
+  libcpp-httplib-dev libssl-dev prometheus-cpp-dev               # HTTP, keys, metrics
   libzstd-dev libxxhash-dev zstd unzip                          # compression, checksums
   libstemmer-dev                                                # word stems of the question maker
   poppler-utils                                                 # text of PDF files

@@ -13,7 +13,8 @@ scripts/install_dependencies.sh
 scripts/fetch_model.sh
 scripts/cudnn_frontend.sh || note "attention on a GPU is built without cuDNN"
 step "preparing build/venv for the comparison tests"
-ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors pytrec-eval-terrier bm25s PyStemmer
+ensure_venv "$root/build/venv" tokenizers gguf numpy safetensors pytrec-eval-terrier bm25s PyStemmer \
+  openai prometheus-client
 
 export MSA_CMAKE_ARGS="-DMSA_PYTHON=$root/build/venv/bin/python3 ${MSA_CMAKE_ARGS:-}"
 scripts/build.sh release

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "engine/generator.h"
+#include "server/answer_json.h"
 
 namespace msa::cli {
 namespace {
@@ -17,33 +18,10 @@ struct Options {
 };
 
 Json to_json(const Answer& answer, const std::vector<int>& layers) {
-  Json documents = Json::array(), hops = Json::array();
-  for (const FetchedDocument& d : answer.documents) {
-    documents.push_back({{"id", d.id}, {"external_id", d.external_id}, {"hop", d.hop}, {"text", d.text}});
-  }
-  for (const HopTrace& h : answer.hops) {
-    Json routed = Json::array();
-    for (const RoutedDocument& d : h.routed) {
-      Json scores = Json::object();
-      for (size_t i = 0; i < layers.size(); ++i) scores[std::to_string(layers[i])] = d.layers[i];
-      routed.push_back({{"id", d.id}, {"external_id", d.external_id}, {"score", d.score}, {"layers", scores}});
-    }
-    hops.push_back({{"routed", routed},
-                    {"generated", h.generated},
-                    {"fetched", h.fetched},
-                    {"end", describe(h.end)},
-                    {"tokens", h.prompt_tokens},
-                    {"ms", {{"prefill", h.prefill_ms}, {"route", h.route_ms}, {"decode", h.decode_ms}}}});
-    if (h.routing.bounded) {
-      hops.back()["quantised_keys"] = {{"chunks", h.routing.chunks},
-                                       {"candidates", h.routing.candidates},
-                                       {"layers_fallen_back", h.routing.fell_back}};
-    }
-  }
   return {{"answer", answer.text},
           {"stop_reason", answer.stop_reason},
-          {"documents", documents},
-          {"hops", hops},
+          {"documents", server::documents_json(answer)},
+          {"hops", server::hops_json(answer, layers)},
           {"tokens", {{"prompt", answer.prompt_tokens}, {"answer", answer.answer_tokens}}},
           {"ms", {{"answer", answer.answer_ms}, {"total", answer.total_ms}}}};
 }
@@ -84,7 +62,7 @@ int run(const Common& common, Options o) {
   if (common.json) {
     Json out = to_json(answer, model.config().memory.routing_layers);
     out["ms"]["load"] = load_ms;
-    if (answer.missing.any()) out["missing"] = missing_to_json(answer.missing);
+    if (answer.missing.any()) out["missing"] = server::missing_json(answer.missing);
     if (o.ask.sampling.temperature > 0) out["seed"] = o.ask.sampling.seed;
     print_json(out);
     return 0;

@@ -53,8 +53,9 @@ class Ranks {
   /// As the ranks exchange for this context; null in a run of one process. All ranks must call it, or driver() on rank
   /// 0 and serve() on the others.
   Exchange* exchange(Context& context);
-  /// What the other ranks do, until rank 0 has ended; the exit code. `encodes`: with the model.
-  int serve(bool encodes = false);
+  /// What the other ranks do, until rank 0 has ended; the exit code. `encodes`: with the model. `patience`: how long
+  /// rank 0 may say nothing.
+  int serve(bool encodes = false, std::chrono::milliseconds patience = std::chrono::minutes(30));
 
  private:
   const Common& common_;
@@ -62,6 +63,9 @@ class Ranks {
   bool has_met_ = false;  // the ranks have agreed how to exchange
   std::unique_ptr<ShardDriver> driver_;
 };
+
+/// Patience of ranks whose rank 0 waits for people: the launcher ends them when it is gone.
+constexpr std::chrono::milliseconds kForAsLongAsItTakes = std::chrono::hours(24 * 365);
 
 /// Result of a subcommand: the program's exit code (0 ok, 1 failed). Bad usage (2) is CLI11's and Error's to raise.
 using Command = std::function<int()>;
@@ -73,8 +77,7 @@ void add_device_bank_options(CLI::App& app, Common& common);
 DeviceOptions device_options(const Common& common);
 /// A run over several ranks, in which the subcommand then takes part: --degraded, --rank-timeout.
 void add_rank_options(CLI::App& app, Common& common);
-/// What a degraded answer lacks, for JSON and for people.
-Json missing_to_json(const MissingShare& missing);
+/// What a degraded answer lacks, for people.
 std::string describe_missing(const MissingShare& missing);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
@@ -115,5 +118,6 @@ void register_convert(CLI::App& app, Common& common, Command& command);
 void register_conformance(CLI::App& app, Common& common, Command& command);
 void register_bench(CLI::App& app, Common& common, Command& command);
 void register_eval(CLI::App& app, Common& common, Command& command);
+void register_serve(CLI::App& app, Common& common, Command& command);
 
 }  // namespace msa::cli

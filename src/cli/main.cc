@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   register_conformance(app, common, command);
   register_bench(app, common, command);
   register_eval(app, common, command);
+  register_serve(app, common, command);
   bool is_first = false;
   try {
     // Of several ranks the first one speaks; it alone does what is not for all of them.

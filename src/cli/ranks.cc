@@ -59,25 +59,13 @@ ShardDriver* Ranks::driver(Context& context) {
   return driver_.get();
 }
 
-int Ranks::serve(bool encodes) {
+int Ranks::serve(bool encodes, std::chrono::milliseconds patience) {
   Context context = make_context(common_);
   std::optional<Model> model;
   if (encodes) model.emplace(load_model(context, common_));
   const Model* const loaded = model ? &*model : nullptr;
-  ShardServer(context, *exchange(context), device_options(common_), loaded).serve();
+  ShardServer(context, *exchange(context), device_options(common_), loaded).serve(patience);
   return 0;
-}
-
-Json missing_to_json(const MissingShare& missing) {
-  const auto share = [](int64_t n, int64_t of) {
-    return of == 0 ? 0.0 : static_cast<double>(n) / static_cast<double>(of);
-  };
-  return {{"documents", missing.documents},
-          {"of_documents", missing.of_documents},
-          {"chunks", missing.chunks},
-          {"of_chunks", missing.of_chunks},
-          {"share_of_chunks", share(missing.chunks, missing.of_chunks)},
-          {"ranks", missing.why}};
 }
 
 std::string describe_missing(const MissingShare& missing) {

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "engine/generator.h"
+#include "server/answer_json.h"
 
 namespace msa::cli {
 namespace {
@@ -48,7 +49,7 @@ int run(const Common& common, const Options& o) {
     list.push_back({{"id", d.id}, {"external_id", d.external_id}, {"score", d.score}, {"layers", scores}});
   }
   Json out = {{"documents", list}, {"ms", {{"load", load_ms}, {"query", query_ms}, {"route", routing.route_ms}}}};
-  if (routing.missing.any()) out["missing"] = missing_to_json(routing.missing);
+  if (routing.missing.any()) out["missing"] = server::missing_json(routing.missing);
   print_json(out);
   return 0;
 }

@@ -38,6 +38,8 @@ OUTSIDE = {
     "cudnn": ("core/",),
     "pcre2.h": ("tokenizer/",),
     "CLI/": ("cli/", "train/"),
+    "openssl/": ("server/",),
+    "prometheus/": ("server/",),
     "httplib.h": ("server/", "eval/judge."),
 }
 SUFFIXES = {".h", ".cc", ".cu", ".cuh", ".inc"}
