@@ -48,9 +48,13 @@ class Interleave {
 
   Answer run(Context& context, const AnswerCallback& stream) {
     const auto start = Clock::now();
-    while (!retrieval_is_over(context)) {
+    while (!is_cancelled() && !retrieval_is_over(context)) {
     }
-    write_answer(context, stream);
+    if (is_cancelled()) {
+      answer_.stop_reason = "cancelled";
+    } else {
+      write_answer(context, stream);
+    }
     answer_.missing = memory_.missing();
     answer_.total_ms = ms_since(start);
     return std::move(answer_);
@@ -86,6 +90,8 @@ class Interleave {
     return std::make_unique<BankMemory>(model_.config(), snapshot_, std::move(query),
                                         place.device.keys(context, snapshot_), place.device.content(context));
   }
+
+  bool is_cancelled() const { return options_.cancelled && options_.cancelled(); }
 
   /// One hop. True when it was the last one: the model or a bound ended retrieval.
   bool retrieval_is_over(Context& context) {

@@ -32,6 +32,8 @@ struct AskOptions {
   int max_answer_tokens = 128;
   DocumentScope scope;
   SamplingOptions sampling;  // of the answer; ids are always decoded greedily
+  /// Asked before each hop and before the answer; true ends the question with stop_reason "cancelled". May be empty.
+  std::function<bool()> cancelled = {};
 };
 
 enum class HopEnd {
@@ -78,7 +80,7 @@ struct GivenDocument {
 
 struct Answer {
   std::string text;
-  std::string stop_reason;  // "stop", "length" or "context"
+  std::string stop_reason;  // "stop", "length", "context" or "cancelled"
   std::vector<FetchedDocument> documents;
   std::vector<HopTrace> hops;
   int prompt_tokens = 0;  // of the last hop, all appended text included

@@ -35,8 +35,8 @@ void ShardDriver::lose(int rank, const std::string& why) {
   const std::string text = "rank " + std::to_string(rank) + ": " + why;
   if (held_ != nullptr) held_->lost[rank] = text;
   if (!options_.degraded) {
-    throw Error(why, "rank " + std::to_string(rank),
-                "mend that rank, start fewer, or answer from the others with --degraded");
+    throw LostRank(why, "rank " + std::to_string(rank),
+                   "mend that rank, start fewer, or answer from the others with --degraded");
   }
   spdlog::warn("{}; it is left out from here on", text);
 }

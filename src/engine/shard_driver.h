@@ -10,6 +10,7 @@
 
 #include "bank/shard.h"
 #include "comm/exchange.h"
+#include "core/error.h"
 #include "engine/routed_memory.h"
 #include "engine/shard_messages.h"
 
@@ -20,6 +21,12 @@ struct ShardOptions {
   std::chrono::milliseconds timeout = std::chrono::minutes(2);
   /// Answer from the ranks that are left when one fails. Otherwise that is an Error.
   bool degraded = false;
+};
+
+/// A rank that failed, did not answer in time or has left, where the options do not let the others go on without it.
+class LostRank : public Error {
+ public:
+  using Error::Error;
 };
 
 /// One snapshot over the ranks. Const while questions use it, but for the ranks that are lost meanwhile.

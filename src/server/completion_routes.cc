@@ -66,6 +66,10 @@ class Channel {
     const std::lock_guard lock(mutex_);
     abandoned_ = true;
   }
+  bool is_abandoned() const {
+    const std::lock_guard lock(mutex_);
+    return abandoned_;
+  }
 
   /// Waits for a first piece, or the end. Throws what the engine threw before either.
   void wait() {
@@ -84,7 +88,7 @@ class Channel {
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::string> pieces_;
   std::optional<Finished> finished_;
@@ -135,7 +139,8 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
   const auto channel = std::make_shared<Channel>();
   queue_.push([this, channel, request, ask] {
     try {
-      channel->end(answer(backend_, request, ask, [&](std::string text) { return channel->write(std::move(text)); }));
+      channel->end(
+          answer(backend_, request, options, [&](std::string text) { return channel->write(std::move(text)); }));
     } catch (...) {
       channel->fail(std::current_exception());
     }

@@ -1,6 +1,7 @@
 #include "server/http_error.h"
 
 #include "engine/document_adder.h"
+#include "engine/shard_driver.h"
 
 namespace msa::server {
 
@@ -26,7 +27,7 @@ HttpError to_http(const Error& error) {
             error.problem().find("tokens") == std::string::npos ? "" : "context_length_exceeded"};
   }
   if (error.where() == "filter") return {400, text, "filter", "invalid_filter"};
-  if (error.where().starts_with("rank ")) return {503, text, "", "rank_lost"};
+  if (dynamic_cast<const LostRank*>(&error) != nullptr) return {503, text, "", "rank_lost"};
   return {500, text, "", ""};
 }
 

@@ -99,6 +99,20 @@ TEST_P(Interleave, HopsAreBounded) {
   EXPECT_EQ(none.hops[0].routed.size(), 3u);
 }
 
+TEST_P(Interleave, ACancelledQuestionEndsBeforeTheNextHop) {
+  add_five();
+  const size_t all = ask(short_answers()).hops.size();
+  for (size_t hops = 0; hops <= all; ++hops) {
+    size_t asked = 0;
+    AskOptions options = short_answers();
+    options.cancelled = [&] { return asked++ >= hops; };
+    const Answer answer = ask(options);
+    EXPECT_EQ(answer.stop_reason, "cancelled");
+    EXPECT_EQ(answer.hops.size(), hops);
+    EXPECT_EQ(answer.text, "");
+  }
+}
+
 TEST_P(Interleave, DocumentsAreBounded) {
   add_five();
   AskOptions options = short_answers();

@@ -125,6 +125,22 @@ TEST_F(ShardFailure, ADegradedAnswerSaysWhatItLacks) {
   }
 }
 
+TEST_F(ShardFailure, TheQuestionAfterALostOneLacksNothing) {
+  for (int left = 0; left < kMessages; ++left) {
+    SCOPED_TRACE(left);
+    testing::with_ranks(
+        3,
+        [&](ShardDriver* ranks) {
+          EXPECT_THROW(ask(ranks), LostRank);
+          EXPECT_EQ(ranks->others(), std::vector<int>{2});
+          const Answer next = ask(ranks);
+          EXPECT_FALSE(next.missing.any());
+          EXPECT_EQ(next.text, ask(nullptr).text);
+        },
+        {}, failing(left));
+  }
+}
+
 /// Without the documents of the lost rank, the answer is that of a memory that lacks them.
 TEST_F(ShardFailure, TheRestIsRoutedAsIfAlone) {
   const ModelConfig& config = model_->config();
