@@ -139,6 +139,9 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
   const auto channel = std::make_shared<Channel>();
   queue_.push([this, channel, request, ask] {
     try {
+      queue_.refuse_if_closed();
+      AskOptions options = ask;
+      options.cancelled = [&] { return channel->is_abandoned(); };
       channel->end(
           answer(backend_, request, options, [&](std::string text) { return channel->write(std::move(text)); }));
     } catch (...) {

@@ -59,6 +59,13 @@ Server::Routes::Routes(const Backend& backend, const ServerOptions& options)
     const int yes = 1;
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
+  http_.set_pre_routing_handler([](const httplib::Request& in, httplib::Response& out) {
+    if (!in.has_header("Transfer-Encoding")) return httplib::Server::HandlerResponse::Unhandled;
+    // The library bounds a body by the length that is announced; one in chunks has none.
+    out.set_header("Connection", "close");
+    write_error(out, {411, "a body in chunks is not taken (fix: send Content-Length)", "", "length_required"});
+    return httplib::Server::HandlerResponse::Handled;
+  });
   http_.set_error_handler([](const httplib::Request&, httplib::Response& out) {
     if (out.body.empty()) write_error(out, of_library(out.status));
   });

@@ -217,7 +217,14 @@ TEST_F(ServerTest, TooLargeABodyIsRefused) {
   ServerOptions options;
   options.max_body_bytes = 1000;
   start(options);
-  EXPECT_EQ(post("/v1/memories", json{{"text", std::string(2000, 'x')}}).status, 413);
+  const std::string body = json{{"text", std::string(2000, 'x')}}.dump();
+  EXPECT_EQ(post("/v1/memories", body).status, 413);
+  const auto in_chunks = [&](size_t offset, httplib::DataSink& sink) {
+    if (offset < body.size()) return sink.write(body.data() + offset, body.size() - offset);
+    sink.done();
+    return true;
+  };
+  EXPECT_EQ(of(client_->Post("/v1/memories", in_chunks, "application/json")).status, 411);
 }
 
 /// The key "secret" reads "a" alone and writes it; "admin" does everything.
