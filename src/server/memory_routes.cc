@@ -141,6 +141,22 @@ void Server::Routes::list_memories(Call& call) {
   reply(call, 200, {{"object", "list"}, {"data", std::move(data)}, {"has_more", ids.size() > limit}});
 }
 
+AddReport Server::Routes::add(const std::string& name_space, bool replace, std::span<const NewDocument> documents,
+                              std::optional<DocumentId> instead_of) {
+  const AddReport report = queue_.run([&] {
+    AdderOptions options;
+    options.name_space = name_space;
+    options.replace = replace;
+    DocumentAdder adder(backend_.context, backend_.model, backend_.bank, options, backend_.ranks);
+    if (instead_of) adder.remove(*instead_of);
+    for (const NewDocument& document : documents) adder.take(document);
+    adder.commit();
+    return adder.report();
+  });
+  metrics_.count_added(static_cast<int64_t>(report.added.size()), report.tokens);
+  return report;
+}
+
 void Server::Routes::add_memories(Call& call) {
   const NewMemories wanted = read_new_memories(parse_object(call.in.body));
   need_writable();
@@ -148,16 +164,7 @@ void Server::Routes::add_memories(Call& call) {
     throw HttpError{403, "this key may not write namespace '" + wanted.name_space + "'", "namespace",
                     "namespace_forbidden"};
   }
-  const AddReport report = queue_.run([&] {
-    AdderOptions options;
-    options.name_space = wanted.name_space;
-    options.replace = wanted.replace;
-    DocumentAdder adder(backend_.context, backend_.model, backend_.bank, options, backend_.ranks);
-    for (const NewDocument& document : wanted.documents) adder.take(document);
-    adder.commit();
-    return adder.report();
-  });
-  metrics_.count_added(static_cast<int64_t>(report.added.size()), report.tokens);
+  const AddReport report = add(wanted.name_space, wanted.replace, wanted.documents);
   reply(call, 201, report_object(report));
 }
 
@@ -200,17 +207,10 @@ void Server::Routes::replace_memory(Call& call) {
   const DocumentRecord old = found(call, true);
   document.external_id = old.external_id;
   if (!f.has("metadata")) document.metadata_json = old.metadata_json;
-  const AddReport report = queue_.run([&] {
-    AdderOptions options;
-    options.name_space = old.name_space;
-    options.replace = true;
-    DocumentAdder adder(backend_.context, backend_.model, backend_.bank, options, backend_.ranks);
-    if (old.external_id.empty()) adder.remove(old.id);
-    adder.take(document);
-    adder.commit();
-    return adder.report();
-  });
-  metrics_.count_added(static_cast<int64_t>(report.added.size()), report.tokens);
+  // A document with a name gives way to the next one of that name, another one by its number.
+  std::optional<DocumentId> instead_of;
+  if (old.external_id.empty()) instead_of = old.id;
+  const AddReport report = add(old.name_space, true, std::span(&document, 1), instead_of);
   reply(call, 200, report_object(report));
 }
 

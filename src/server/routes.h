@@ -4,9 +4,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <thread>
 
+#include "engine/document_adder.h"
 #include "server/engine_queue.h"
 #include "server/http_error.h"
 #include "server/metrics.h"
@@ -52,6 +55,9 @@ class Server::Routes {
   void replace_memory(Call& call);
   void change_memory(Call& call);
   void delete_memory(Call& call);
+  /// Encoded and committed; `instead_of` ends in the same commit.
+  AddReport add(const std::string& name_space, bool replace, std::span<const NewDocument> documents,
+                std::optional<DocumentId> instead_of = {});
   /// Of the id in the path, live and permitted; throws HttpError (404, 403).
   DocumentRecord found(const Call& call, bool to_write) const;
   void need_writable() const;
