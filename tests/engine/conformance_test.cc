@@ -4,16 +4,11 @@
 #include <gtest/gtest.h>
 
 #include "../device_testing.h"
+#include "../test_data.h"
 #include "core/cpu.h"
 
 namespace msa {
 namespace {
-
-/// The repository's tests/data, or MSA_TEST_DATA where the program runs elsewhere.
-std::string test_data() {
-  const char* variable = std::getenv("MSA_TEST_DATA");
-  return variable != nullptr ? variable : MSA_SOURCE_DIR "/tests/data";
-}
 
 class Conformance : public DeviceTest {
  protected:

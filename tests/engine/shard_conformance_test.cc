@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "../test_data.h"
 #include "engine/encoder.h"
 #include "engine/session.h"
 #include "engine/sharded_memory.h"
@@ -49,7 +50,7 @@ Outcome run(Context& context, const Transformer& model, const nlohmann::json& c,
 TEST(ShardConformance, EveryCaseIsThatOfOneProcess) {
   for (const char* name : {"cosine-p8", "llama-p8"}) {
     for (const RouterSimilarity similarity : {RouterSimilarity::kCosine, RouterSimilarity::kScaledDot}) {
-      const std::string folder = std::string(MSA_SOURCE_DIR "/tests/data/conformance/") + name;
+      const std::string folder = test_data() + "/conformance/" + name;
       std::ifstream file(folder + "/case.json");
       const auto c = nlohmann::json::parse(file);
       Context context(2);

@@ -105,8 +105,9 @@ TEST_F(DefaultModel, Answers) {
   EXPECT_THAT(prompts_->answer_prefix().tokens, ElementsAre(504, 2988, 288, 260, 1962, 314, 42));
   EXPECT_TRUE(prompts_->is_stop(2));
   EXPECT_FALSE(prompts_->is_stop(1));
-  EXPECT_EQ(prompts_->prior_weight, 1.0f);
+  EXPECT_EQ(prompts_->prior_weight, 4.0f);
   EXPECT_EQ(prompts_->prior_temperature, 0.03f);
+  EXPECT_EQ(prompts_->late_temperature, 0.03f);
 }
 
 TEST(PromptTemplate, IdDecodingMayAddLateScoresAndBoundAHopByItsMass) {

@@ -4,16 +4,11 @@
 #include <torch/cuda.h>
 #include <torch/torch.h>
 
-#include <cstdlib>
 #include <string>
 
-namespace msa::train {
+#include "../test_data.h"
 
-/// The folder tests/data: of the source tree, or where MSA_TEST_DATA says.
-inline std::string test_data() {
-  const char* given = std::getenv("MSA_TEST_DATA");
-  return given != nullptr ? given : MSA_TEST_DATA;
-}
+namespace msa::train {
 
 class OnDevice : public ::testing::TestWithParam<const char*> {
  protected:
