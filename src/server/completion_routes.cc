@@ -171,6 +171,8 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
       send_event(sink, dump(to_json(e)));
     } catch (const Error& e) {
       send_event(sink, dump(to_json(to_http(e))));
+    } catch (const std::exception& e) {
+      send_event(sink, dump(to_json({500, "an error of the server's own: " + std::string(e.what()), "", ""})));
     }
     send_event(sink, "[DONE]");
     sink.done();

@@ -2,6 +2,7 @@
 #pragma once
 #include <httplib.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -68,6 +69,7 @@ class Server::Routes {
   EngineQueue queue_;
   httplib::Server http_;
   int port_ = 0;
+  std::atomic<bool> has_ended_ = false;
   std::thread thread_;
 };
 

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -79,14 +80,21 @@ Server::Routes::Routes(const Backend& backend, const ServerOptions& options)
     throw Error("cannot listen there", options.host + ":" + std::to_string(options.port),
                 "is another program on this port? --port 0 takes any that is free");
   }
-  thread_ = std::thread([this] { http_.listen_after_bind(); });
+  thread_ = std::thread([this] {
+    // The library takes an interrupted accept() for the end: signals are for other threads.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    http_.listen_after_bind();
+    has_ended_ = true;
+  });
 }
 
 Server::Routes::~Routes() { stop(); }
 
 void Server::Routes::stop() {
   if (!thread_.joinable()) return;
-  while (!http_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (!http_.is_running() && !has_ended_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.stop();
   queue_.close();
   thread_.join();

@@ -25,6 +25,7 @@ class ServerTest : public ::testing::Test {
   void start(const ServerOptions& wanted = {}) {
     model_.emplace(context_, (folder_.path() / "tiny").string(), Precision::kF32);
     bank_ = Bank::create_or_open(folder_.path() / "bank", bank_shape(model_->transformer()), BankMode::kWrite);
+    bank_->skip_ids_below(7);  // a new bank's ids would begin at random, and a tiny model's answer hangs on them
     generator_.emplace(*model_, *bank_);
     ServerOptions options = wanted;
     options.port = 0;
@@ -224,7 +225,9 @@ TEST_F(ServerTest, TooLargeABodyIsRefused) {
     sink.done();
     return true;
   };
-  EXPECT_EQ(of(client_->Post("/v1/memories", in_chunks, "application/json")).status, 411);
+  // The connection is closed on what was not read, so that the reply may not arrive.
+  EXPECT_THAT(of(client_->Post("/v1/memories", in_chunks, "application/json")).status, ::testing::AnyOf(411, -1));
+  EXPECT_EQ(get("/health").object()["documents"], 0);
 }
 
 /// The key "secret" reads "a" alone and writes it; "admin" does everything.
