@@ -148,13 +148,13 @@ def command_lines(records):
             *table(["command", "commit", "date", "load"], rows), "</details>", ""]
 
 
-def page(records, notes):
+def page(records, notes, folder="evidence"):
     reports = [r["report"] for r in records.values()]
     fingerprint = next((r["model_fingerprint"] for r in reports if "model_fingerprint" in r), "none")
     model = next((r["model"] for r in reports if "model" in r), "none")
     same = lambda key: ", ".join(sorted({str(r[key]) for r in reports}))
     lines = ["# Evidence", "",
-             "Made by `scripts/report.sh` from the records in [evidence/](evidence); terms and commands:",
+             f"Made by `scripts/report.sh` from the records in [{folder}/]({folder}); terms and commands:",
              "[evaluation.md](evaluation.md). Each figure stands with its 95 % interval (percentile bootstrap over questions).",
              "",
              "| | |", "|---|---|", f"| model | {model}, fingerprint `{fingerprint}` |",
@@ -187,7 +187,8 @@ def main():
     options = parser.parse_args()
     records = load_records(options.records)
     notes = options.records / "notes.md"
-    text = page(records, notes.read_text(encoding="utf-8") if notes.exists() else "")
+    text = page(records, notes.read_text(encoding="utf-8") if notes.exists() else "",
+                options.records.name)
     if options.check:
         same = options.page.exists() and options.page.read_text(encoding="utf-8") == text
         print(f"{options.page} {'is' if same else 'is not'} what {len(records)} records give")
