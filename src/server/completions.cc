@@ -116,7 +116,7 @@ std::string question_of(const Json& messages) {
       throw HttpError{400, path + ".role must be system, developer, user or assistant", path + ".role",
                       "invalid_value"};
     }
-    question += role + ": " + content + "\n";
+    question.append(role).append(": ").append(content).append("\n");
   }
   return question;
 }

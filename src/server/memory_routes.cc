@@ -143,7 +143,7 @@ void Server::Routes::list_memories(Call& call) {
 
 AddReport Server::Routes::add(const std::string& name_space, bool replace, std::span<const NewDocument> documents,
                               std::optional<DocumentId> instead_of) {
-  const AddReport report = queue_.run([&] {
+  AddReport report = queue_.run([&] {
     AdderOptions options;
     options.name_space = name_space;
     options.replace = replace;
