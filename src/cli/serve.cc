@@ -19,8 +19,8 @@ struct Options {
 };
 
 std::string folder_name(const std::string& path) {
-  const std::string name = std::filesystem::absolute(path).lexically_normal().filename().string();
-  return name.empty() ? std::filesystem::absolute(path).lexically_normal().parent_path().filename().string() : name;
+  const std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
+  return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
 }
 
 int run(const Common& common, Options o) {

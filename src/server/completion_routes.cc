@@ -180,8 +180,7 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
   };
   call.out.set_chunked_content_provider("text/event-stream", provide, [this, channel, label, start](bool success) {
     channel->abandon();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    metrics_.count_request(label, success ? 200 : 499, seconds);
+    metrics_.count_request(label, success ? 200 : 499, start);
   });
 }
 

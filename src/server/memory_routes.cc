@@ -71,6 +71,13 @@ int64_t query_number(const httplib::Request& in, const char* name, int64_t other
   return value;
 }
 
+void check_may_write(const Access& access, const std::string& name_space) {
+  if (access.may_write(name_space)) return;
+  throw HttpError{403, "this key may not write namespace '" + name_space + "'", "namespace", "namespace_forbidden"};
+}
+
+HttpError no_memory(DocumentId id) { return {404, "there is no memory " + std::to_string(id), "id", "not_found"}; }
+
 Json report_object(const AddReport& r) {
   return {{"object", "memory.added"}, {"added", r.added},           {"unchanged", r.unchanged},
           {"replaced", r.replaced},   {"reinstated", r.reinstated}, {"tokens", r.tokens}};
@@ -98,16 +105,10 @@ void Server::Routes::need_writable() const {
 
 DocumentRecord Server::Routes::found(const Call& call, bool to_write) const {
   if (to_write) need_writable();
-  const std::string id = call.in.matches[1];
-  auto record = backend_.bank.find(std::stoll(id));
-  // To whom may not read it, it is not there.
-  if (!record || !call.access.may_read(record->name_space)) {
-    throw HttpError{404, "there is no memory " + id, "id", "not_found"};
-  }
-  if (to_write && !call.access.may_write(record->name_space)) {
-    throw HttpError{403, "this key may not write namespace '" + record->name_space + "'", "namespace",
-                    "namespace_forbidden"};
-  }
+  const DocumentId id = std::stoll(call.in.matches[1]);
+  auto record = backend_.bank.find(id);
+  if (!record || !call.access.may_read(record->name_space)) throw no_memory(id);  // not there, or not for this key
+  if (to_write) check_may_write(call.access, record->name_space);
   return *record;
 }
 
@@ -160,10 +161,7 @@ AddReport Server::Routes::add(const std::string& name_space, bool replace, std::
 void Server::Routes::add_memories(Call& call) {
   const NewMemories wanted = read_new_memories(parse_object(call.in.body));
   need_writable();
-  if (!call.access.may_write(wanted.name_space)) {
-    throw HttpError{403, "this key may not write namespace '" + wanted.name_space + "'", "namespace",
-                    "namespace_forbidden"};
-  }
+  check_may_write(call.access, wanted.name_space);
   const AddReport report = add(wanted.name_space, wanted.replace, wanted.documents);
   reply(call, 201, report_object(report));
 }
@@ -222,17 +220,15 @@ void Server::Routes::change_memory(Call& call) {
   const Json* metadata = f.object("metadata");
   if (metadata == nullptr) throw HttpError{400, "metadata is missing", "metadata", "missing_value"};
   const DocumentRecord old = found(call, true);
-  if (!backend_.bank.reinstate(old.id, dump(*metadata))) {
-    throw HttpError{404, "there is no memory " + std::to_string(old.id) + " any more", "id", "not_found"};
-  }
-  reply(call, 200, memory_object(*backend_.bank.find(old.id)));
+  if (!backend_.bank.reinstate(old.id, dump(*metadata))) throw no_memory(old.id);
+  const auto record = backend_.bank.find(old.id);
+  if (!record) throw no_memory(old.id);  // removed meanwhile
+  reply(call, 200, memory_object(*record));
 }
 
 void Server::Routes::delete_memory(Call& call) {
   const DocumentRecord old = found(call, true);
-  if (!backend_.bank.remove(old.id)) {
-    throw HttpError{404, "there is no memory " + std::to_string(old.id) + " any more", "id", "not_found"};
-  }
+  if (!backend_.bank.remove(old.id)) throw no_memory(old.id);
   reply(call, 200, {{"id", old.id}, {"object", "memory.deleted"}, {"deleted", true}});
 }
 

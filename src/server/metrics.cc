@@ -42,11 +42,12 @@ struct Metrics::State {
 Metrics::Metrics() : state_(std::make_unique<State>()) {}
 Metrics::~Metrics() = default;
 
-void Metrics::count_request(const std::string& route, int status, double seconds) {
+void Metrics::count_request(const std::string& route, int status, std::chrono::steady_clock::time_point start) {
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   static const prometheus::Histogram::BucketBoundaries kBounds{.005, .01, .025, .05, .1, .25, .5,
                                                                1,    2.5, 5,    10,  25, 50,  100};
   state_->requests.Add({{"route", route}, {"status", std::to_string(status)}}).Increment();
-  state_->seconds.Add({{"route", route}}, kBounds).Observe(seconds);
+  state_->seconds.Add({{"route", route}}, kBounds).Observe(seconds.count());
 }
 
 void Metrics::count_answer(int prompt_tokens, int answer_tokens) {

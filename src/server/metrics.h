@@ -1,5 +1,6 @@
 // What /metrics shows, in Prometheus' text format.
 #pragma once
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -12,7 +13,8 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  void count_request(const std::string& route, int status, double seconds);
+  /// `start`: when the request came; it ends now.
+  void count_request(const std::string& route, int status, std::chrono::steady_clock::time_point start);
   void count_answer(int prompt_tokens, int answer_tokens);
   void count_added(int64_t documents, int64_t tokens);
 

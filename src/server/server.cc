@@ -12,10 +12,6 @@
 namespace msa::server {
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 void write_error(httplib::Response& out, const HttpError& error) {
   out.status = error.status;
   if (error.status == 401) out.set_header("WWW-Authenticate", "Bearer");
@@ -122,7 +118,7 @@ httplib::Server::Handler Server::Routes::handled(std::string label, Handler hand
       spdlog::error("{} {}: {}", in.method, label, e.what());
       write_error(out, {500, "an error of the server's own: " + std::string(e.what()), "", ""});
     }
-    if (!call.is_streamed) metrics_.count_request(label, out.status, seconds_since(start));
+    if (!call.is_streamed) metrics_.count_request(label, out.status, start);
   };
 }
 
