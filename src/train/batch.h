@@ -8,6 +8,7 @@ namespace msa::train {
 enum class SampleKind : uint8_t {
   kRetrieve,     // question → ids of the documents that answer it (one hop of a chain)
   kAnswer,       // question and fetched documents → end of retrieval, answer
+  kRead,         // the same from the fetched documents alone, no memory
   kReconstruct,  // a document's content alone → its text or its id
   kLanguage,     // plain text, no memory
 };

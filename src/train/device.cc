@@ -1,5 +1,7 @@
 #include "train/device.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <fmt/format.h>
 #include <torch/cuda.h>
 
 #include <fstream>
@@ -13,7 +15,7 @@
 
 namespace msa::train {
 
-torch::Device parse_device(const std::string& name) {
+torch::Device parse_device(const std::string& name, int local_rank) {
   if (name == "cpu" || (name == "auto" && !torch::cuda::is_available())) return torch::kCPU;
   if (name != "auto" && name != "cuda" && !name.starts_with("cuda:")) {
     throw Error("unknown device '" + name + "'", "--device", "use cpu, cuda or cuda:N");
@@ -22,7 +24,15 @@ torch::Device parse_device(const std::string& name) {
     throw Error("libtorch finds no CUDA device", "--device " + name,
                 "use cpu, or build with -DMSA_TORCH_DIR naming a PyTorch with CUDA");
   }
-  return torch::Device(name == "auto" ? "cuda" : name);
+  const auto count = static_cast<int>(torch::cuda::device_count());
+  const torch::Device device = name.starts_with("cuda:")
+                                   ? torch::Device(name)
+                                   : torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(local_rank % count));
+  if (device.index() >= count) {
+    throw Error(fmt::format("there are {} CUDA devices", count), "--device " + name, "number them from 0");
+  }
+  c10::impl::VirtualGuardImpl(torch::kCUDA).setDevice(device);
+  return device;
 }
 
 int64_t peak_memory(const torch::Device& device) {

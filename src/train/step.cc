@@ -41,8 +41,9 @@ Samples samples_of(const Batch& batch, const ModelConfig& config, torch::Device 
       if (batch.routed[static_cast<size_t>(row)] != 0) rows.push_back(row);
     }
     starts.push_back(static_cast<int64_t>(rows.size()));
-    if (batch.kinds[index] == SampleKind::kLanguage) attends[i][0] = false;
-    if (batch.kinds[index] != SampleKind::kReconstruct) continue;
+    const SampleKind kind = batch.kinds[index];
+    if (kind == SampleKind::kLanguage || kind == SampleKind::kRead) attends[i][0] = false;
+    if (kind != SampleKind::kReconstruct) continue;
     any_restricted = true;
     for (int64_t d = 0; d < batch.documents(); ++d) allowed[i][d] = false;
     for (int64_t j = batch.positive_starts[index]; j < batch.positive_starts[index + 1]; ++j) {

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "comm/launcher.h"
 #include "core/log.h"
 #include "io/checksum.h"
 #include "io/file.h"
@@ -92,7 +93,7 @@ struct Trainer::Impl {
   Impl(Recipe given, Communicator& group)
       : recipe(std::move(given)),
         communicator(group),
-        device(parse_device(recipe.run.device)),
+        device(parse_device(recipe.run.device, launched_local_rank())),
         tokenizer(load_tokenizer(recipe.model.base)),
         prompts(load_prompts(recipe.model.base, tokenizer)),
         data(load_training_data(recipe.data, tokenizer, pool)),

@@ -309,19 +309,21 @@ TEST_F(Step, ForwardOnlyDocumentsScoreAlikeAndGetNoGradient) {
   EXPECT_FALSE(torch::allclose(full[0], fewer[0], 1e-4, 1e-7));
 }
 
-TEST_F(Step, PlainTextAttendsToNoMemoryAndRoutesNothing) {
-  Batch batch = random_batch(4, 1);
-  batch.kinds = {SampleKind::kLanguage};
-  std::fill(batch.routed.begin(), batch.routed.end(), uint8_t{0});
-  batch.positives.clear();
-  batch.positive_starts = {0, 0};
-  const StepResult here = run(batch);
-  EXPECT_EQ(here.aux_loss.item<float>(), 0.0f);
-  for (auto& t : batch.tokens) t = (t + 1) % 256;  // another memory, another head
-  Batch other = batch;
-  std::copy_n(random_batch(1, 1).tokens.begin(), 0, other.tokens.begin());
-  for (int i = 0; i < 6; ++i) other.tokens[size_t(i)] = (other.tokens[size_t(i)] + 255) % 256;  // the head as before
-  EXPECT_NEAR(run(other).lm_loss.item<double>(), here.lm_loss.item<double>(), 1e-6);
+TEST_F(Step, PlainTextAndGivenDocumentsAttendToNoMemory) {
+  for (const SampleKind kind : {SampleKind::kLanguage, SampleKind::kRead}) {
+    Batch batch = random_batch(4, 1);
+    batch.kinds = {kind};
+    std::fill(batch.routed.begin(), batch.routed.end(), uint8_t{0});
+    batch.positives.clear();
+    batch.positive_starts = {0, 0};
+    const StepResult here = run(batch);
+    EXPECT_EQ(here.aux_loss.item<float>(), 0.0f);
+    for (auto& t : batch.tokens) t = (t + 1) % 256;  // another memory, another head
+    Batch other = batch;
+    std::copy_n(random_batch(1, 1).tokens.begin(), 0, other.tokens.begin());
+    for (int i = 0; i < 6; ++i) other.tokens[size_t(i)] = (other.tokens[size_t(i)] + 255) % 256;  // the head as before
+    EXPECT_NEAR(run(other).lm_loss.item<double>(), here.lm_loss.item<double>(), 1e-6);
+  }
 }
 
 TEST_F(Step, ReconstructionSeesItsOwnDocumentOnly) {

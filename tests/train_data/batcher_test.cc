@@ -521,6 +521,28 @@ TEST_F(BatcherTest, DistractorsAreFetchedBesideTheGoldDocument) {
   EXPECT_EQ(places.size(), 3u);
 }
 
+TEST_F(BatcherTest, SomeAnswersAreReadWithoutMemory) {
+  use("samples = 8\nmax_document_tokens = 64\npool_tokens = 4000\nheld_out = 0\nread_share = 0.25\n"
+      "[[data.sets]]\nfolder = \"one\"\n");
+  std::map<SampleKind, int> counts;
+  for (int64_t step = 0; step < 50; ++step) {
+    const Batch batch = batcher_->make(step);
+    expect_consistent(batch);
+    const Readable text = read(batch);
+    for (size_t i = 0; i < batch.kinds.size(); ++i) {
+      ++counts[batch.kinds[i]];
+      const auto begin = batch.routed.begin() + batch.sample_starts[i];
+      const auto end = batch.routed.begin() + batch.sample_starts[i + 1];
+      const bool is_read = batch.kinds[i] == SampleKind::kRead;
+      EXPECT_EQ(std::find(begin, end, 1) == end, is_read);
+      EXPECT_EQ(text.positives[i].empty(), is_read);
+      if (is_read) EXPECT_THAT(text.samples[i], HasSubstr("<issue_closed>"));
+    }
+  }
+  EXPECT_NEAR(counts[SampleKind::kRetrieve], 200, 45);
+  EXPECT_NEAR(counts[SampleKind::kRead], 50, 25);
+}
+
 TEST_F(BatcherTest, DistractorsGiveWayToTheGoldText) {
   const std::string filler(150, 'x');
   sets_.write_set("long", {{"a", "", filler + " answer"}, {"b", "", "other " + filler}, {"c", "", "more " + filler}},

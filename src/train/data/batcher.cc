@@ -142,14 +142,14 @@ class Batcher::Draft {
     Plan plan = random_.weighted(kinds) == 0 ? plan_retrieval(question) : plan_answer(question);
     const auto budget = static_cast<int64_t>(kGoldShare * static_cast<double>(pool_tokens_));
     if (!pool_.add(set.dataset, plan.needed, budget)) return false;
-    if (plan.kind == SampleKind::kAnswer) add_distractors(set, index, plan);
+    if (plan.kind != SampleKind::kRetrieve) add_distractors(set, index, plan);
     Drawn drawn;
     if (!write(set, question, plan, drawn.sample)) return false;
     drawn.set = &set;
     drawn.question = index;
     drawn.asks_teacher = plan.kind == SampleKind::kRetrieve && plan.hops.empty();
     for (const int32_t d : plan.distractors) drawn.distractors.push_back(pool_.find(set.dataset, d));
-    if (!set.recipe.reading_only) {
+    if (!set.recipe.reading_only && plan.kind != SampleKind::kRead) {
       for (const int32_t d : plan.positives) drawn.positives.push_back(pool_.find(set.dataset, d));
     }
     drawn_.push_back(std::move(drawn));
@@ -176,6 +176,7 @@ class Batcher::Draft {
   Plan plan_answer(const BeirQuestion& question) {
     Plan plan;
     plan.kind = SampleKind::kAnswer;
+    if (recipe_.read_share > 0 && random_.uniform() < recipe_.read_share) plan.kind = SampleKind::kRead;
     plan.positives = plan.needed = united(question.gold, question.hops);
     for (const int32_t d : question.hops) plan.hops.push_back({d});
     if (plan.hops.empty()) {
@@ -255,11 +256,12 @@ class Batcher::Draft {
     std::vector<Hop> hops = cited_hops(set, plan);
     std::vector<int64_t> targets;
     for (const int32_t d : plan.targets) targets.push_back(cited(set, d).id);
-    const bool is_answer = plan.kind == SampleKind::kAnswer;
+    const bool is_answer = plan.kind != SampleKind::kRetrieve;
     const std::string answer = is_answer ? any_of(std::span(question.answers)) : "";
     const bool restyled = !is_answer && set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
     const std::string text = restyled ? search_style(question.text, random_) : question.text;
     const auto build = [&] {
+      if (plan.kind == SampleKind::kRead) return b_.builder_.read(text, hops, answer);
       return is_answer ? b_.builder_.answer(text, hops, answer) : b_.builder_.retrieve(text, hops, targets);
     };
     const auto is_long = [&] { return static_cast<int64_t>(sample.tokens.size()) > recipe_.max_sample_tokens; };

@@ -125,7 +125,7 @@ toml::table read_toml(const std::string& path) {
 
 DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"sets", "corpus", "corpus_weight", "language_share", "reconstruct_share", "reconstruct_tokens",
-                     "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
+                     "read_share", "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
                      "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k", "distractors"});
   DataRecipe recipe;
   for (const TomlFields& set : fields.tables("sets")) recipe.sets.push_back(read_set(set, root));
@@ -134,6 +134,7 @@ DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) 
   recipe.language_share = fields.number("language_share", recipe.language_share, 0, 1);
   recipe.reconstruct_share = fields.number("reconstruct_share", recipe.reconstruct_share, 0, 1);
   recipe.reconstruct_tokens = fields.integer("reconstruct_tokens", recipe.reconstruct_tokens, 1, kMaxTokens);
+  recipe.read_share = fields.number("read_share", recipe.read_share, 0, 1);
   recipe.samples = fields.integer("samples", recipe.samples, 1, 1 << 20);
   recipe.max_sample_tokens = fields.integer("max_sample_tokens", recipe.max_sample_tokens, 16, kMaxTokens);
   recipe.max_document_tokens = fields.integer("max_document_tokens", recipe.max_document_tokens, 1, kMaxTokens);

@@ -54,6 +54,7 @@ struct DataRecipe {
   double corpus_weight = 1;      // beside the weights of the sets, when the pool is filled
   double language_share = 0;     // of the samples
   double reconstruct_share = 0;  // of the samples
+  double read_share = 0;         // of the samples that answer: from the fetched documents alone, no memory
   int64_t reconstruct_tokens = 32;
 
   int64_t samples = 96;  // in a step

@@ -53,6 +53,13 @@ Sample SampleBuilder::answer(std::string_view question, std::span<const Hop> hop
   return sample;
 }
 
+Sample SampleBuilder::read(std::string_view question, std::span<const Hop> hops, std::string_view answer_text) const {
+  Sample sample = answer(question, hops, answer_text);
+  sample.kind = SampleKind::kRead;
+  std::fill(sample.routed.begin(), sample.routed.end(), uint8_t{0});
+  return sample;
+}
+
 Sample SampleBuilder::reconstruct(int64_t id, std::span<const int32_t> text, int64_t count) const {
   Sample sample = ask(SampleKind::kReconstruct, std::string("[").append(std::to_string(id)).append("]"), {});
   append(sample, text.first(std::min(text.size(), static_cast<size_t>(count))), true);

@@ -38,6 +38,9 @@ class SampleBuilder {
   /// Query, all hops → End-of-Retrieve; the question once more; → answer prefix, answer, first stop token.
   Sample answer(std::string_view question, std::span<const Hop> hops, std::string_view answer) const;
 
+  /// The same, but nothing routes: as the engine reads documents that the caller gives it.
+  Sample read(std::string_view question, std::span<const Hop> hops, std::string_view answer) const;
+
   /// The query template with "[id]" as question → the first `count` tokens of the text, from its pooled content alone;
   /// the stop token too when they are all of it.
   Sample reconstruct(int64_t id, std::span<const int32_t> text, int64_t count) const;
