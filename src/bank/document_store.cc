@@ -255,7 +255,7 @@ int64_t DocumentStore::commit_at(const std::string& time) const {
   if (horizon.step() && commit < horizon.integer(0)) {
     throw Error("the bank has forgotten documents of its state at " + moment +
                     ": it was compacted, and knows its states " + "since " + horizon.text(1) + " only",
-                db_->where, "ask for a later time");
+                "time", "ask for a later time");
   }
   return commit;
 }

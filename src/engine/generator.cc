@@ -77,6 +77,7 @@ class Interleave {
     logits_ = session_.feed(context, transcript_.tokens, transcript_.routed);
     out.route_ms = memory_.route_milliseconds();
     out.documents = routed_documents(count);
+    out.snapshot = snapshot_;
     out.missing = memory_.missing();
     return out;
   }

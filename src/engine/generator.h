@@ -91,7 +91,8 @@ struct Answer {
 };
 
 struct Routing {
-  std::vector<RoutedDocument> documents;  // by mean score, highest first
+  std::vector<RoutedDocument> documents;     // by mean score, highest first
+  std::shared_ptr<const Snapshot> snapshot;  // where their records are found
   double route_ms = 0;
   MissingShare missing;
 };

@@ -124,7 +124,7 @@ void Server::Routes::complete(Call& call, bool is_chat) {
     throw HttpError{400, "the question is empty", is_chat ? "messages" : "prompt", "missing_value"};
   }
   AskOptions ask = request.ask;
-  ask.scope = permitted_scope(request.scope, call.access, backend_.bank);
+  ask.scope = permitted_scope(request.scope, call.access);
   ask.sampling.seed = request.seed.value_or(std::random_device{}());
   if (request.stream) return stream(call, request, ask);
   const Finished done =

@@ -117,7 +117,7 @@ void Server::Routes::list_memories(Call& call) {
   ScopeRequest wanted;
   if (call.in.has_param("namespace")) wanted.namespaces = {call.in.get_param_value("namespace")};
   wanted.filter = call.in.get_param_value("filter");
-  const DocumentScope scope = permitted_scope(wanted, call.access, backend_.bank);
+  const DocumentScope scope = permitted_scope(wanted, call.access);
   const int64_t after = query_number(call.in, "after", 0, INT64_MAX);
   const auto limit = static_cast<size_t>(query_number(call.in, "limit", 100, kMostListed));
   const auto snapshot = backend_.bank.snapshot();
@@ -173,27 +173,18 @@ void Server::Routes::search_memories(Call& call) {
   const std::string query = f.need_text("query");
   if (is_blank(query)) throw HttpError{400, "query is empty", "query", "invalid_value"};
   const auto count = static_cast<int>(f.integer("top_k", 1, kMostListed).value_or(10));
-  const DocumentScope scope = permitted_scope(read_scope(f), call.access, backend_.bank);
-  struct Found {
-    Routing routing;
-    std::shared_ptr<const Snapshot> snapshot;
-  };
-  const Found found = queue_.run([&] {
-    auto snapshot = scope.as_of.empty() ? backend_.bank.snapshot() : backend_.bank.snapshot_at(scope.as_of);
-    return Found{backend_.generator.route(backend_.context, query, count, scope), std::move(snapshot)};
-  });
+  const DocumentScope scope = permitted_scope(read_scope(f), call.access);
+  const Routing routing = queue_.run([&] { return backend_.generator.route(backend_.context, query, count, scope); });
   Json data = Json::array();
-  for (const RoutedDocument& d : found.routing.documents) {
-    const auto record = backend_.bank.find(d.id, *found.snapshot);
+  for (const RoutedDocument& d : routing.documents) {
+    const auto record = backend_.bank.find(d.id, *routing.snapshot);
     if (!record) continue;  // removed and forgotten meanwhile
     Json object = memory_object(*record);
     object["score"] = d.score;
     data.push_back(std::move(object));
   }
-  Json out = {{"object", "list"}, {"data", std::move(data)}, {"ms", found.routing.route_ms}};
-  if (found.routing.missing.any()) {
-    out["missing"] = missing_json(found.routing.missing);
-  }
+  Json out = {{"object", "list"}, {"data", std::move(data)}, {"ms", routing.route_ms}};
+  if (routing.missing.any()) out["missing"] = missing_json(routing.missing);
   reply(call, 200, out);
 }
 

@@ -29,7 +29,7 @@ ScopeRequest read_scope(const Fields& fields) {
   return {fields.texts("namespace", 1000), fields.text("filter").value_or(""), fields.text("as_of").value_or("")};
 }
 
-DocumentScope permitted_scope(const ScopeRequest& request, const Access& access, const Bank& bank) {
+DocumentScope permitted_scope(const ScopeRequest& request, const Access& access) {
   for (const std::string& name : request.namespaces) {
     if (!access.may_read(name)) {
       throw HttpError{403, "this key may not read namespace '" + name + "'", "namespace", "namespace_forbidden"};
@@ -51,13 +51,6 @@ DocumentScope permitted_scope(const ScopeRequest& request, const Access& access,
     }
   } catch (const Error& e) {
     throw HttpError{400, e.what(), "filter", "invalid_filter"};
-  }
-  if (!scope.as_of.empty()) {
-    try {
-      (void)bank.snapshot_at(scope.as_of);
-    } catch (const Error& e) {
-      throw HttpError{400, e.what(), "as_of", "invalid_time"};
-    }
   }
   return scope;
 }

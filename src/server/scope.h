@@ -17,7 +17,8 @@ struct ScopeRequest {
 /// The fields namespace, filter and as_of.
 ScopeRequest read_scope(const Fields& fields);
 
-/// Throws HttpError: 403 for a namespace that the key may not read, 400 for a filter or time that is none.
-DocumentScope permitted_scope(const ScopeRequest& request, const Access& access, const Bank& bank);
+/// Throws HttpError: 403 for a namespace that the key may not read, 400 for a filter that is none. A time that is none
+/// shows when the state of then is opened.
+DocumentScope permitted_scope(const ScopeRequest& request, const Access& access);
 
 }  // namespace msa::server

@@ -210,6 +210,7 @@ TEST_P(EditTest, CompactionForgetsWhatIsNotLive) {
     ADD_FAILURE() << "a state with document 9 cannot be told any more";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("forgotten"));
+    EXPECT_EQ(error.where(), "time");
   }
   reopen();
   EXPECT_THAT(bank_->verify(), IsEmpty());

@@ -123,6 +123,22 @@ TEST_F(ServerTest, SearchesAsRouteDoes) {
   EXPECT_EQ(few["data"][0]["metadata"]["n"], 2);
 }
 
+TEST_F(ServerTest, SearchesTheMemoryOfThen) {
+  start();
+  add_texts(3);
+  const json first = get("/v1/memories").object()["data"][0];
+  const std::string path = "/v1/memories/" + first["id"].dump();
+  ASSERT_EQ(of(client_->Patch(path, R"({"metadata": {"n": 50}})", "application/json")).status, 200);
+  ASSERT_EQ(of(client_->Delete(path)).status, 200);
+  json search = {{"query", "Who tells?"}, {"filter", "n = 0 or n = 50"}};
+  EXPECT_TRUE(post("/v1/memories/search", search).object()["data"].empty());
+  search["as_of"] = first["created"];
+  const json then = post("/v1/memories/search", search).object()["data"];
+  ASSERT_EQ(then.size(), 1u);
+  EXPECT_EQ(then[0]["id"], first["id"]);
+  EXPECT_EQ(then[0]["metadata"]["n"], 0);
+}
+
 TEST_F(ServerTest, AnswersAsAskDoesWholeAndInPieces) {
   start();
   add_texts(6);
@@ -191,6 +207,12 @@ TEST_F(ServerTest, RefusesInOpenAIsShape) {
   body = question("Who?");
   body["memory"] = {{"filter", "namespace ="}};
   expect(post("/v1/chat/completions", body), 400, "invalid_filter");
+  for (const bool stream : {false, true}) {
+    body["memory"] = {{"as_of", "yesterday"}};
+    body["stream"] = stream;
+    expect(post("/v1/chat/completions", body), 400, "invalid_time");
+  }
+  expect(post("/v1/memories/search", json{{"query", "Who?"}, {"as_of", "yesterday"}}), 400, "invalid_time");
   expect(get("/v1/nothing"), 404, "not_found");
   expect(get("/v1/memories/999999"), 404, "not_found");
   expect(get("/v1/memories?limit=-1"), 400, "invalid_value");
