@@ -134,8 +134,10 @@ class Bank {
   bool remove(DocumentId id) { return !remove(std::span(&id, 1)).empty(); }
   /// One commit; returns those that were live.
   std::vector<DocumentId> remove(std::span<const DocumentId> ids);
-  /// Gives a document other metadata, and life again if it was removed since the last compaction, without encoding it.
-  /// False if there is no such document, or another one has its external id by now.
+  /// Gives a live document other metadata, without encoding it. False if it is not live.
+  bool change_metadata(DocumentId id, std::string_view metadata_json);
+  /// The same, and life again if it was removed since the last compaction. False if there is no such document, or
+  /// another one has its external id by now.
   bool reinstate(DocumentId id, std::string_view metadata_json);
   /// Forgets removed documents and former versions: their rows, text, keys and content leave the disk. Merges small
   /// segments. Snapshots taken before stay valid. Throws Error on a damaged segment, a full disk or a stuck reader; the
@@ -188,6 +190,7 @@ class Bank {
   std::shared_ptr<const Segment> write_new_segment(int64_t number, std::span<const DocumentId> ids,
                                                    std::span<const DocumentRows> documents) const;
   void check_inputs(std::span<const DocumentInput> inputs) const;
+  bool change_metadata(DocumentId id, std::string_view metadata_json, bool also_removed);
   void discard_segment(int64_t number) const noexcept;  // mutex_ held
 
   std::filesystem::path path_;

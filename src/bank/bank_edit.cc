@@ -1,4 +1,4 @@
-// The bank's edits: add, replace, remove, reinstate.
+// The bank's edits: add, replace, remove, change metadata, reinstate.
 #include <algorithm>
 #include <numeric>
 
@@ -117,7 +117,15 @@ std::vector<DocumentId> Bank::remove(std::span<const DocumentId> ids) {
   return removed;
 }
 
+bool Bank::change_metadata(DocumentId id, std::string_view metadata_json) {
+  return change_metadata(id, metadata_json, /*also_removed=*/false);
+}
+
 bool Bank::reinstate(DocumentId id, std::string_view metadata_json) {
+  return change_metadata(id, metadata_json, /*also_removed=*/true);
+}
+
+bool Bank::change_metadata(DocumentId id, std::string_view metadata_json, bool also_removed) {
   require_writer();
   const std::lock_guard edit(edit_mutex_);
   const std::lock_guard guard(mutex_);
@@ -125,7 +133,7 @@ bool Bank::reinstate(DocumentId id, std::string_view metadata_json) {
     throw Error("the metadata is no JSON object: " + std::string(metadata_json.substr(0, 80)),
                 "document " + std::to_string(id), "give metadata as {\"key\": value}");
   }
-  if (!store_->reinstate(id, metadata_json)) return false;
+  if (!store_->change_metadata(id, metadata_json, also_removed)) return false;
   committed();
   return true;
 }

@@ -84,7 +84,8 @@ class DocumentStore {
   // Edits: one transaction each, durable when they return, undone on any Error.
   void add(const Addition& addition);
   std::vector<DocumentId> remove(std::span<const DocumentId> ids);  // those that were live
-  bool reinstate(DocumentId id, std::string_view metadata_json);
+  /// Another version of a live document or, with `also_removed`, of one that can live again; false: there is none.
+  bool change_metadata(DocumentId id, std::string_view metadata_json, bool also_removed);
   struct Rewriting {
     std::vector<int64_t> old_segments;
     std::vector<SegmentRow> new_segments;

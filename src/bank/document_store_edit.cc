@@ -112,13 +112,13 @@ std::vector<DocumentId> DocumentStore::remove(std::span<const DocumentId> ids) {
   return ended;
 }
 
-bool DocumentStore::reinstate(DocumentId id, std::string_view metadata_json) {
+bool DocumentStore::change_metadata(DocumentId id, std::string_view metadata_json, bool also_removed) {
   Connection::Transaction transaction(*db_);
   Statement possible = db_->prepare(
-      "SELECT 1 FROM documents d WHERE id = ?1 AND (deleted IS NULL OR external_id = '' OR NOT EXISTS("
+      "SELECT 1 FROM documents d WHERE id = ?1 AND (deleted IS NULL OR ?2 AND (external_id = '' OR NOT EXISTS("
       "SELECT 1 FROM documents o WHERE o.namespace = d.namespace AND o.external_id = d.external_id "
-      "AND o.external_id <> '' AND o.deleted IS NULL))");
-  if (!possible.bind(id).step()) return false;
+      "AND o.external_id <> '' AND o.deleted IS NULL)))");
+  if (!possible.bind(id, also_removed).step()) return false;
   const int64_t commit = transaction.number();
   db_->prepare(
          "INSERT INTO history SELECT id, version, namespace, external_id, metadata, created, coalesce(deleted, ?1), ?1 "

@@ -211,7 +211,7 @@ void Server::Routes::change_memory(Call& call) {
   const Json* metadata = f.object("metadata");
   if (metadata == nullptr) throw HttpError{400, "metadata is missing", "metadata", "missing_value"};
   const DocumentRecord old = found(call, true);
-  if (!backend_.bank.reinstate(old.id, dump(*metadata))) throw no_memory(old.id);
+  if (!backend_.bank.change_metadata(old.id, dump(*metadata))) throw no_memory(old.id);
   const auto record = backend_.bank.find(old.id);
   if (!record) throw no_memory(old.id);  // removed meanwhile
   reply(call, 200, memory_object(*record));

@@ -160,6 +160,20 @@ TEST_P(EditTest, ReinstatesWithoutEncoding) {
   EXPECT_THAT(bank_->verify(), IsEmpty());
 }
 
+TEST_P(EditTest, ChangesTheMetadataOfALiveDocumentAlone) {
+  add_some(2);
+  EXPECT_TRUE(bank_->change_metadata(2, R"({"k": "v"})"));
+  EXPECT_EQ(bank_->find(2)->metadata_json, R"({"k": "v"})");
+  EXPECT_EQ(bank_->find(2)->version, 2);
+  EXPECT_THROW(bank_->change_metadata(2, "[]"), Error);
+  ASSERT_TRUE(bank_->remove(2));
+  EXPECT_FALSE(bank_->change_metadata(2, "{}")) << "a removed one stays so";
+  EXPECT_FALSE(bank_->change_metadata(99, "{}"));
+  reopen();
+  EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(1));
+  EXPECT_THAT(bank_->verify(), IsEmpty());
+}
+
 TEST_P(EditTest, AnswersFromAStateOfThePast) {
   const std::string start = now();
   add_some(2);

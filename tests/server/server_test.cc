@@ -123,6 +123,28 @@ TEST_F(ServerTest, SearchesAsRouteDoes) {
   EXPECT_EQ(few["data"][0]["metadata"]["n"], 2);
 }
 
+TEST_F(ServerTest, AChangeDoesNotBringBackWhatIsRemovedMeanwhile) {
+  start();
+  add_texts(40);
+  const json all = get("/v1/memories").object()["data"];
+  for (const json& memory : all) {
+    const std::string path = "/v1/memories/" + memory["id"].dump();
+    std::atomic<bool> begun = false, ended = false;
+    std::jthread changer([&] {
+      httplib::Client client("127.0.0.1", server_->port());
+      while (!ended) {
+        const int status = of(client.Patch(path, R"({"metadata": {"n": 50}})", "application/json")).status;
+        EXPECT_THAT(status, ::testing::AnyOf(200, 404));
+        begun = true;
+      }
+    });
+    while (!begun) std::this_thread::yield();
+    EXPECT_EQ(of(client_->Delete(path)).status, 200);
+    ended = true;
+  }
+  EXPECT_EQ(get("/health").object()["documents"], 0);
+}
+
 TEST_F(ServerTest, SearchesTheMemoryOfThen) {
   start();
   add_texts(3);
