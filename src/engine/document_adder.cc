@@ -23,6 +23,10 @@ DocumentId draw_first_id() {
 
 }  // namespace
 
+int DocumentAdder::most_tokens(const Model& model) {
+  return model.config().max_positions - 64;  // the template around the text
+}
+
 DocumentAdder::DocumentAdder(Context& context, const Model& model, Bank& bank, const AdderOptions& options,
                              ShardDriver* ranks)
     : model_(model),
@@ -30,9 +34,9 @@ DocumentAdder::DocumentAdder(Context& context, const Model& model, Bank& bank, c
       options_(options),
       writer_(context, model, bank, ranks),
       commit_tokens_(kCommitTokens * (ranks == nullptr ? 1 : ranks->size())) {
-  const int room = model.config().max_positions - 64;  // the template around the text
-  if (options.max_tokens > room) {
-    throw Error(fmt::format("{} tokens do not fit into the model's context; at most {} do", options.max_tokens, room),
+  if (options.max_tokens > most_tokens(model)) {
+    throw Error(fmt::format("{} tokens do not fit into the model's context; at most {} do", options.max_tokens,
+                            most_tokens(model)),
                 "--max-tokens", "choose a smaller number");
   }
   edit_.replace = options.replace;

@@ -40,7 +40,9 @@ struct AddReport {
 
 class DocumentAdder {
  public:
-  /// Throws Error where max_tokens does not fit into the model's context. `ranks` may be null.
+  /// What fits into the model's context of one part of a text.
+  static int most_tokens(const Model& model);
+  /// Throws Error where max_tokens is above most_tokens(). `ranks` may be null.
   DocumentAdder(Context& context, const Model& model, Bank& bank, const AdderOptions& options, ShardDriver* ranks);
 
   using Progress = BankWriter::Progress;

@@ -148,6 +148,7 @@ AddReport Server::Routes::add(const std::string& name_space, bool replace, std::
     AdderOptions options;
     options.name_space = name_space;
     options.replace = replace;
+    options.max_tokens = std::min(options.max_tokens, DocumentAdder::most_tokens(backend_.model));
     DocumentAdder adder(backend_.context, backend_.model, backend_.bank, options, backend_.ranks);
     if (instead_of) adder.remove(*instead_of);
     for (const NewDocument& document : documents) adder.take(document);

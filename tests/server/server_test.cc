@@ -123,6 +123,14 @@ TEST_F(ServerTest, SearchesAsRouteDoes) {
   EXPECT_EQ(few["data"][0]["metadata"]["n"], 2);
 }
 
+TEST_F(ServerTest, SplitsTextsForASmallContext) {
+  msa::testing::write_tiny_model(folder_.path() / "tiny", {.max_positions = 256});
+  start();
+  const Reply added = post("/v1/memories", json{{"text", std::string(400, 'x')}, {"id", "long"}});
+  ASSERT_EQ(added.status, 201) << added.body;
+  EXPECT_GT(added.object()["added"].size(), 2u);
+}
+
 TEST_F(ServerTest, AChangeDoesNotBringBackWhatIsRemovedMeanwhile) {
   start();
   add_texts(40);
