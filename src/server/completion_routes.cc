@@ -9,11 +9,14 @@
 
 #include "io/text.h"
 #include "server/completions.h"
+#include "server/connection.h"
 #include "server/routes.h"
 #include "server/stop_filter.h"
 
 namespace msa::server {
 namespace {
+
+constexpr int kClientLeft = 499;  // nobody reads this status but the metrics
 
 struct Finished {
   Answer answer;
@@ -126,9 +129,14 @@ void Server::Routes::complete(Call& call, bool is_chat) {
   AskOptions ask = request.ask;
   ask.scope = permitted_scope(request.scope, call.access);
   ask.sampling.seed = request.seed.value_or(std::random_device{}());
+  const Connection connection(call.in);
+  ask.cancelled = [connection] { return connection.is_closed(); };
   if (request.stream) return stream(call, request, ask);
-  const Finished done =
-      queue_.run([&] { return answer(backend_, request, ask, [](const std::string&) { return true; }); });
+  const auto send = [&](const std::string&) { return !connection.is_closed(); };
+  const Finished done = queue_.run([&] { return answer(backend_, request, ask, send); });
+  if (done.answer.stop_reason == "cancelled" && !done.stopped) {
+    throw HttpError{kClientLeft, "the client has left", "", "client_left"};
+  }
   metrics_.count_answer(done.answer.prompt_tokens, done.answer.answer_tokens);
   const CompletionReply writer(request, backend_.model.config().memory.routing_layers, std::time(nullptr));
   reply(call, 200, writer.whole(done.text, done.answer, done.stopped));
@@ -141,7 +149,7 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
     try {
       queue_.refuse_if_closed();
       AskOptions options = ask;
-      options.cancelled = [&] { return channel->is_abandoned(); };
+      options.cancelled = [&] { return channel->is_abandoned() || ask.cancelled(); };
       channel->end(
           answer(backend_, request, options, [&](std::string text) { return channel->write(std::move(text)); }));
     } catch (...) {
@@ -180,7 +188,7 @@ void Server::Routes::stream(Call& call, const CompletionRequest& request, const 
   };
   call.out.set_chunked_content_provider("text/event-stream", provide, [this, channel, label, start](bool success) {
     channel->abandon();
-    metrics_.count_request(label, success ? 200 : 499, start);
+    metrics_.count_request(label, success ? 200 : kClientLeft, start);
   });
 }
 

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -248,6 +251,34 @@ TEST_F(ServerTest, RefusesInOpenAIsShape) {
   expect(get("/v1/memories?limit=-1"), 400, "invalid_value");
   expect(get("/v1/models/gpt"), 404, "model_not_found");
   EXPECT_EQ(get("/v1/models/tiny").object()["id"], "tiny");
+}
+
+TEST_F(ServerTest, AClientThatLeavesEndsItsAnswer) {
+  start();
+  add_texts(4);
+  json body = question("Who tells of it?");
+  body["max_tokens"] = 500;
+  const std::string text = body.dump();
+  const std::string request = "POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" +
+                              ("Content-Length: " + std::to_string(text.size())) + "\r\n\r\n" + text;
+  {
+    const int leaving = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons(static_cast<uint16_t>(server_->port()));
+    ASSERT_EQ(connect(leaving, reinterpret_cast<const sockaddr*>(&to), sizeof to), 0);
+    ASSERT_EQ(send(leaving, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+    close(leaving);
+  }
+  std::string metrics;
+  for (int i = 0; i < 600 && metrics.find("route=\"/v1/chat/completions\"") == std::string::npos; ++i) {
+    usleep(50'000);
+    metrics = get("/metrics").body;
+  }
+  EXPECT_THAT(metrics, HasSubstr("msa_requests_total{route=\"/v1/chat/completions\",status=\"499\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("msa_tokens_total{kind=\"answer\"} 0"));
+  EXPECT_EQ(post("/v1/chat/completions", question("Who tells of it?")).status, 200);
 }
 
 TEST_F(ServerTest, OutlivesHostileBytes) {
