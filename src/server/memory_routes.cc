@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <charconv>
+#include <set>
+#include <string_view>
 
 #include "bank/filter.h"
 #include "engine/document_adder.h"
@@ -39,6 +41,16 @@ NewDocument read_document(const Fields& f) {
   return d;
 }
 
+void refuse_repeated_ids(const std::vector<NewDocument>& documents) {
+  std::set<std::string_view> ids;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    const std::string& id = documents[i].external_id;
+    if (id.empty() || ids.insert(id).second) continue;
+    const std::string path = "documents[" + std::to_string(i) + "].id";
+    throw HttpError{400, path + ": '" + id + "' comes twice", path, "invalid_value"};
+  }
+}
+
 NewMemories read_new_memories(const Json& body) {
   const Fields f(body);
   NewMemories r{f.text("namespace").value_or(""), f.boolean("replace").value_or(false), {}};
@@ -52,6 +64,7 @@ NewMemories read_new_memories(const Json& body) {
       r.documents.push_back(read_document(document));
     }
     if (list->empty()) throw HttpError{400, "documents must not be empty", "documents", "missing_value"};
+    refuse_repeated_ids(r.documents);
   } else {
     f.allow_only({"text", "id", "metadata", "namespace", "replace"});
     r.documents.push_back(read_document(f));

@@ -246,6 +246,8 @@ TEST_F(ServerTest, RefusesInOpenAIsShape) {
     expect(post("/v1/chat/completions", body), 400, "invalid_time");
   }
   expect(post("/v1/memories/search", json{{"query", "Who?"}, {"as_of", "yesterday"}}), 400, "invalid_time");
+  const json one = {{"id", "a"}, {"text", "First."}}, other = {{"id", "a"}, {"text", "Second."}};
+  expect(post("/v1/memories", json{{"documents", {one, other}}}), 400, "invalid_value");
   expect(get("/v1/nothing"), 404, "not_found");
   expect(get("/v1/memories/999999"), 404, "not_found");
   expect(get("/v1/memories?limit=-1"), 400, "invalid_value");
