@@ -90,6 +90,19 @@ void add_late_losses(const Tensor& late, const RoutingTargets& targets, const St
   }
 }
 
+void add_cited_losses(const Tensor& mean, const Tensor& late, const RoutingTargets& targets, const StepOptions& options,
+                      StepResult& r) {
+  const Tensor cited = mean / options.mean_tau + late / options.late_tau;
+  if (options.cited_weight > 0) {
+    r.cited_loss = routing_loss({cited}, targets, options.routing_loss, /*tau=*/1);
+    r.loss = r.loss + options.aux_weight * options.cited_weight * r.cited_loss;
+  }
+  if (options.cited_distillation > 0 && targets.teacher.defined()) {
+    r.cited_distillation = distillation_loss({cited}, targets, /*tau=*/1, options.teacher_tau);
+    r.loss = r.loss + options.cited_distillation * r.cited_distillation;
+  }
+}
+
 /// Memory of all documents: the pool with gradients, the extra negatives without.
 std::vector<LayerMemory> encode_all(const Network& network, const NetworkTensors& w, const StepInput& input,
                                     Recompute recompute) {
@@ -164,6 +177,7 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
   }
   const Tensor late = mean_score(out.late, w.layer_weights);
   add_late_losses(late, input.targets, options, r);
+  add_cited_losses(mean, late, input.targets, options, r);
   torch::NoGradGuard no_gradients;
   r.recall_1 = recall_at(mean, input.targets, 1);
   r.recall_16 = recall_at(mean, input.targets, kRanked);

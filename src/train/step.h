@@ -35,6 +35,8 @@ struct StepOptions {
   double mean_tau = 0.05;
   double late_weight = 0;  // of the same loss on the mean of the layers' late scores, relative to aux_weight
   double late_tau = 0.02, late_distillation = 0;
+  // Of the same losses on mean score / mean_tau + late score / late_tau, by which the engine chooses what it cites.
+  double cited_weight = 0, cited_distillation = 0;
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;
   Recompute recompute = Recompute::kNone;  // of stage 1, layer by layer
@@ -47,8 +49,9 @@ struct StepResult {
   torch::Tensor mean_loss;                // undefined without its weight
   torch::Tensor distillation;             // undefined without a teacher; of the mean score
   torch::Tensor late_loss, late_distillation;  // undefined without their weights
-  torch::Tensor recall_1, recall_16;           // inside the pool, mean score over layers
-  torch::Tensor late_recall_1;                 // of the 16 best by mean score, ranked by the late score
+  torch::Tensor cited_loss, cited_distillation;
+  torch::Tensor recall_1, recall_16;  // inside the pool, mean score over layers
+  torch::Tensor late_recall_1;        // of the 16 best by mean score, ranked by the late score
 };
 
 /// The losses of what the samples gave.

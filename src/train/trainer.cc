@@ -167,6 +167,8 @@ struct Trainer::Impl {
     o.late_weight = l.late_weight;
     o.late_tau = l.late_tau;
     o.late_distillation = l.late_distillation;
+    o.cited_weight = l.cited_weight;
+    o.cited_distillation = l.cited_distillation;
     o.routing_loss = l.routing;
     o.tau = l.tau;
     o.teacher_tau = l.teacher_tau;

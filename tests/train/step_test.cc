@@ -378,6 +378,40 @@ TEST_F(Step, LateScoresHaveLossesOfTheirOwn) {
   for (size_t i = 0; i < before.size(); ++i) EXPECT_FALSE(torch::allclose(before[i], after[i], 1e-3, 1e-6));
 }
 
+TEST_F(Step, TheCitedScoreIsTheSumOfBothEachOverItsTemperature) {
+  Batch batch = random_batch(6, 3);
+  batch.teacher_starts = {0};
+  for (int32_t s = 0; s < 3; ++s) {
+    for (int32_t d = 0; d < 6; ++d) {
+      batch.teacher_documents.push_back(d);
+      batch.teacher_scores.push_back(0.1f * static_cast<float>((s + 2 * d) % 6));
+    }
+    batch.teacher_starts.push_back(6 * (s + 1));
+  }
+  StepOptions options;
+  options.mean_weight = options.late_weight = options.late_distillation = 1;
+  options.teacher_tau = 0.1;
+  options.mean_tau = options.late_tau = 0.05;
+  const StepResult without = run(batch, options);
+  EXPECT_FALSE(without.cited_loss.defined() || without.cited_distillation.defined());
+  options.cited_weight = 0.5;
+  options.cited_distillation = 0.25;
+  const StepResult r = run(batch, options);
+  EXPECT_NEAR(
+      r.loss.item<double>(),
+      without.loss.item<double>() + 0.05 * r.cited_loss.item<double>() + 0.25 * r.cited_distillation.item<double>(),
+      1e-5);
+  EXPECT_GT(std::abs(r.cited_loss.item<double>() - r.mean_loss.item<double>()), 1e-4);
+  // A score over a high temperature says nothing: the other is left.
+  StepOptions mean_alone = options, late_alone = options;
+  mean_alone.late_tau = late_alone.mean_tau = 1e6;
+  const StepResult m = run(batch, mean_alone), l = run(batch, late_alone);
+  EXPECT_NEAR(m.cited_loss.item<double>(), m.mean_loss.item<double>(), 1e-4);
+  EXPECT_NEAR(m.cited_distillation.item<double>(), m.distillation.item<double>(), 1e-4);
+  EXPECT_NEAR(l.cited_loss.item<double>(), l.late_loss.item<double>(), 1e-4);
+  EXPECT_NEAR(l.cited_distillation.item<double>(), l.late_distillation.item<double>(), 1e-4);
+}
+
 TEST_F(Step, LayerWeightsAreTrainedWrittenAndTakenUpAgain) {
   parts_.layer_weights = true;
   backbone_ = std::make_unique<Backbone>(folder_.path().string(), "", parts_, torch::kFloat, torch::kCPU, 1);
