@@ -24,8 +24,7 @@ def excerpt(text, answers):
     text = " ".join(text.split())
     at = next((text.find(a) for a in answers if a in text), 0)
     start = text.rfind(" ", 0, max(0, at - 80)) + 1 if at > 80 else 0
-    cut = text[start:start + 200]
-    return ("… " if start else "") + cut + (" …" if start + 200 < len(text) else "")
+    return ("… " if start else "") + textwrap.shorten(text[start:], 200, placeholder=" …")
 
 
 def show(number, question, expected, gold, reply):

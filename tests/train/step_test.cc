@@ -224,6 +224,20 @@ class Step : public ::testing::Test {
     return b;
   }
 
+  /// Three samples, six documents, a teacher that scored them all.
+  Batch taught_batch() {
+    Batch b = random_batch(6, 3);
+    b.teacher_starts = {0};
+    for (int32_t s = 0; s < 3; ++s) {
+      for (int32_t d = 0; d < 6; ++d) {
+        b.teacher_documents.push_back(d);
+        b.teacher_scores.push_back(0.1f * static_cast<float>((s + d) % 6));
+      }
+      b.teacher_starts.push_back(6 * (s + 1));
+    }
+    return b;
+  }
+
   StepResult run(const Batch& batch, const StepOptions& options = {}) {
     const Network network(backbone_->config(), torch::kFloat);
     return run_step(network, backbone_->effective(), StepInput::from(batch, backbone_->config(), torch::kCPU), options);
@@ -352,15 +366,7 @@ TEST_F(Step, TheMeanScoreHasALossOfItsOwn) {
 }
 
 TEST_F(Step, LateScoresHaveLossesOfTheirOwn) {
-  Batch batch = random_batch(6, 3);
-  batch.teacher_starts = {0};
-  for (int32_t s = 0; s < 3; ++s) {
-    for (int32_t d = 0; d < 6; ++d) {
-      batch.teacher_documents.push_back(d);
-      batch.teacher_scores.push_back(0.1f * static_cast<float>((s + d) % 6));
-    }
-    batch.teacher_starts.push_back(6 * (s + 1));
-  }
+  const Batch batch = taught_batch();
   StepOptions options;
   const StepResult without = run(batch, options);
   EXPECT_FALSE(without.late_loss.defined() || without.late_distillation.defined());
@@ -379,15 +385,7 @@ TEST_F(Step, LateScoresHaveLossesOfTheirOwn) {
 }
 
 TEST_F(Step, TheCitedScoreIsTheSumOfBothEachOverItsTemperature) {
-  Batch batch = random_batch(6, 3);
-  batch.teacher_starts = {0};
-  for (int32_t s = 0; s < 3; ++s) {
-    for (int32_t d = 0; d < 6; ++d) {
-      batch.teacher_documents.push_back(d);
-      batch.teacher_scores.push_back(0.1f * static_cast<float>((s + 2 * d) % 6));
-    }
-    batch.teacher_starts.push_back(6 * (s + 1));
-  }
+  const Batch batch = taught_batch();
   StepOptions options;
   options.mean_weight = options.late_weight = options.late_distillation = 1;
   options.teacher_tau = 0.1;
