@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "bank/filter.h"
 #include "engine/encoder.h"
 #include "engine/generator.h"
@@ -105,6 +108,7 @@ TEST_F(Forget, AnAnswerAsOfATimeSeesTheFormerState) {
   const auto bank = bank_without({});
   const auto before = logits(bank->snapshot());
   const auto record = bank->find(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a state of the past holds all of its millisecond
   ASSERT_TRUE(bank->remove(1));
   EXPECT_EQ(logits(bank->snapshot_at(record->created)), before);
   DocumentScope scope;
