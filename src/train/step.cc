@@ -79,27 +79,20 @@ void add_language_losses(const Network& network, const NetworkTensors& w, const 
   r.text_loss = texts.detach() / std::max(1.0, n_texts);
 }
 
-void add_late_losses(const Tensor& late, const RoutingTargets& targets, const StepOptions& options, StepResult& r) {
-  if (options.late_weight > 0) {
-    r.late_loss = routing_loss({late}, targets, options.routing_loss, options.late_tau);
-    r.loss = r.loss + options.aux_weight * options.late_weight * r.late_loss;
-  }
-  if (options.late_distillation > 0 && targets.teacher.defined()) {
-    r.late_distillation = distillation_loss({late}, targets, options.late_tau, options.teacher_tau);
-    r.loss = r.loss + options.late_distillation * r.late_distillation;
-  }
-}
+struct ScoreWeights {
+  double tau, routing, distillation;
+};
 
-void add_cited_losses(const Tensor& mean, const Tensor& late, const RoutingTargets& targets, const StepOptions& options,
-                      StepResult& r) {
-  const Tensor cited = mean / options.mean_tau + late / options.late_tau;
-  if (options.cited_weight > 0) {
-    r.cited_loss = routing_loss({cited}, targets, options.routing_loss, /*tau=*/1);
-    r.loss = r.loss + options.aux_weight * options.cited_weight * r.cited_loss;
+/// The routing loss and the teacher's targets on one more score [Q, D]: added to r.loss, each where it has a weight.
+void add_losses_on(const Tensor& score, const ScoreWeights& weights, const RoutingTargets& targets,
+                   const StepOptions& options, StepResult& r, Tensor& routing, Tensor& distillation) {
+  if (weights.routing > 0) {
+    routing = routing_loss({score}, targets, options.routing_loss, weights.tau);
+    r.loss = r.loss + options.aux_weight * weights.routing * routing;
   }
-  if (options.cited_distillation > 0 && targets.teacher.defined()) {
-    r.cited_distillation = distillation_loss({cited}, targets, /*tau=*/1, options.teacher_tau);
-    r.loss = r.loss + options.cited_distillation * r.cited_distillation;
+  if (weights.distillation > 0 && targets.teacher.defined()) {
+    distillation = distillation_loss({score}, targets, weights.tau, options.teacher_tau);
+    r.loss = r.loss + weights.distillation * distillation;
   }
 }
 
@@ -176,8 +169,13 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
     r.loss = r.loss + options.distillation_weight * r.distillation;
   }
   const Tensor late = mean_score(out.late, w.layer_weights);
-  add_late_losses(late, input.targets, options, r);
-  add_cited_losses(mean, late, input.targets, options, r);
+  add_losses_on(late, {options.late_tau, options.late_weight, options.late_distillation}, input.targets, options, r,
+                r.late_loss, r.late_distillation);
+  if (options.cited_weight > 0 || options.cited_distillation > 0) {
+    const Tensor cited = mean / options.mean_tau + late / options.late_tau;
+    add_losses_on(cited, {1, options.cited_weight, options.cited_distillation}, input.targets, options, r, r.cited_loss,
+                  r.cited_distillation);
+  }
   torch::NoGradGuard no_gradients;
   r.recall_1 = recall_at(mean, input.targets, 1);
   r.recall_16 = recall_at(mean, input.targets, kRanked);
