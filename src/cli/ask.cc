@@ -29,8 +29,9 @@ Json to_json(const Answer& answer, const std::vector<int>& layers) {
 void print_trace(const Answer& answer) {
   for (size_t i = 0; i < answer.hops.size(); ++i) {
     const HopTrace& h = answer.hops[i];
-    std::cerr << fmt::format("hop {}: {} tokens, prefill {:.0f} ms, routing {:.1f} ms, decoding {:.0f} ms\n", i + 1,
-                             h.prompt_tokens, h.prefill_ms, h.route_ms, h.decode_ms);
+    std::cerr << fmt::format(
+        "hop {}: {} tokens, prefill {:.0f} ms, routing {:.1f} ms, reading {:.0f} ms, decoding {:.0f} ms\n", i + 1,
+        h.prompt_tokens, h.prefill_ms, h.route_ms, h.rerank_ms, h.decode_ms);
     if (h.routing.bounded) {
       std::cerr << fmt::format("  bounds     {} of {} chunks scored again, {} layers fell back\n", h.routing.candidates,
                                h.routing.chunks, h.routing.fell_back);
@@ -39,6 +40,7 @@ void print_trace(const Answer& answer) {
       std::cerr << fmt::format("  routed     {:7.4f}  [{}]  {}\n", h.routed[j].score, h.routed[j].id,
                                one_line(h.routed[j].external_id, 60));
     }
+    for (const ReadCandidate& c : h.read) std::cerr << fmt::format("  read       {:7.4f}  [{}]\n", c.relevance, c.id);
     if (!h.generated.empty()) std::cerr << "  generated  " << one_line(h.generated, 100) << '\n';
     std::cerr << "  end        " << describe(h.end) << '\n';
   }
@@ -94,6 +96,8 @@ void register_ask(CLI::App& app, Common& common, Command& command) {
   ask->add_option("--max-documents", o->ask.max_documents, "Documents fetched at most")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
+  ask->add_option("--rerank", o->ask.rerank, "Candidates read before one is cited, in each hop (default: the model's)")
+      ->check(CLI::Range(0, 1024));
   ask->add_option("--max-bytes", o->ask.max_fetched_bytes, "Bytes of text fetched at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();

@@ -170,6 +170,9 @@ void register_eval_qa(CLI::App& eval, Common& common, Command& command) {
   qa->add_option("--max-documents", o->qa.ask.max_documents, "Documents fetched at most")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
+  qa->add_option("--rerank", o->qa.ask.rerank,
+                 "Candidates read before one is cited, in each hop (default: the model's)")
+      ->check(CLI::Range(0, 1024));
   qa->add_option("--max-tokens", o->qa.ask.max_answer_tokens, "Length of an answer at most")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <set>
 #include <utility>
 
 #include "bank/filter.h"
 #include "engine/id_decoder.h"
+#include "engine/reranker.h"
 #include "engine/session.h"
 #include "engine/sharded_memory.h"
 
@@ -104,7 +106,7 @@ class Interleave {
     std::vector<DocumentId> chosen;
     hop.end = bound_reached().value_or(HopEnd::kFetched);
     if (hop.end == HopEnd::kFetched) hop.end = write_ids(context, hop, chosen);
-    hop.decode_ms = ms_since(start);
+    hop.decode_ms = ms_since(start) - hop.rerank_ms;
     if (hop.end == HopEnd::kFetched) hop.end = fetch(hop, chosen);
     const bool over = hop.end != HopEnd::kFetched;
     answer_.hops.push_back(std::move(hop));
@@ -197,18 +199,16 @@ class Interleave {
   HopEnd write_ids(Context& context, HopTrace& hop, std::vector<DocumentId>& chosen) {
     std::vector<IdCandidate> permitted = candidates();
     if (permitted.empty()) return HopEnd::kNothingToFetch;
+    const auto logit = [&](int32_t token) { return logits_[static_cast<size_t>(token)]; };
+    const int32_t open = permitted.front().tokens.front();
+    if (logit(model_.prompts().end_of_retrieve().front()) > logit(open)) return HopEnd::kModelEnded;
+    read_best(context, permitted, hop);
     const float hop_mass = model_.prompts().hop_mass;
     double mass = 0;  // of what was written
-    const std::vector<int32_t>& end = model_.prompts().end_of_retrieve();
     const int limit =
         std::min(options_.max_documents_per_hop, options_.max_documents - static_cast<int>(answer_.documents.size()));
     while (static_cast<int>(chosen.size()) < limit && !permitted.empty()) {
-      const int32_t open = permitted.front().tokens.front();
-      if (chosen.empty()) {
-        if (logits_[static_cast<size_t>(end.front())] > logits_[static_cast<size_t>(open)]) return HopEnd::kModelEnded;
-      } else if (hop_mass > 0 ? mass >= hop_mass : argmax(logits_) != open) {
-        break;
-      }
+      if (!chosen.empty() && (hop_mass > 0 ? mass >= hop_mass : argmax(logits_) != open)) break;
       if (session_.room() <= static_cast<int>(permitted.front().tokens.size()) + kReserve) return HopEnd::kContextLimit;
       const IdCandidate id = write_one_id(context, permitted);
       if (std::find(chosen.begin(), chosen.end(), id.id) != chosen.end()) break;
@@ -219,6 +219,37 @@ class Interleave {
       if (hop_mass > 0) std::erase_if(permitted, [&](const IdCandidate& c) { return c.id == id.id; });
     }
     return HopEnd::kFetched;
+  }
+
+  /// Moves the candidates' prior by what their texts say to the model, the best of them read in turn.
+  void read_best(Context& context, std::vector<IdCandidate>& candidates, HopTrace& hop) {
+    const PromptTemplate::Rerank& rerank = model_.prompts().rerank;
+    const int most = options_.rerank >= 0 ? options_.rerank : rerank.documents;
+    if (most == 0 || candidates.size() < 2) return;
+    if (rerank.yes < 0) {
+      throw Error("this model has no prompts for reading candidates", "rerank",
+                  "leave the option out, or add id_decoding.rerank to its msa_template.json");
+    }
+    const auto start = Clock::now();
+    std::vector<size_t> order(candidates.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return candidates[a].prior > candidates[b].prior; });
+    order.resize(std::min(order.size(), static_cast<size_t>(most)));
+    std::vector<std::string_view> earlier;
+    for (const FetchedDocument& d : answer_.documents) earlier.push_back(d.text);
+    Reranker reranker(context, model_, question_, earlier, model_.head().length() + top_k_);
+    std::vector<std::optional<float>> log_odds(candidates.size());
+    for (const size_t i : order) {
+      const std::optional<DocumentRecord> record = bank_.find(candidates[i].id, *snapshot_);
+      if (!record || !record->has_text) continue;
+      log_odds[i] = reranker.log_odds(context, record->text);
+      if (!log_odds[i]) continue;
+      hop.read.push_back({candidates[i].id, static_cast<float>(candidates[i].prior), probability(*log_odds[i])});
+      if (hop.read.back().relevance >= rerank.confident || is_cancelled()) break;
+    }
+    weigh_by(log_odds, rerank.weight, candidates);
+    hop.rerank_ms = ms_since(start);
   }
 
   IdCandidate write_one_id(Context& context, const std::vector<IdCandidate>& permitted) {
@@ -244,10 +275,17 @@ class Interleave {
       transcript_.append(text);
       hop.fetched.push_back(id);
       const int number = static_cast<int>(answer_.hops.size()) + 1;
-      answer_.documents.push_back({id, record->external_id, record->text, number});
+      answer_.documents.push_back({id, record->external_id, record->text, number, relevance_of(id, hop)});
     }
     if (!hop.fetched.empty()) return HopEnd::kFetched;  // a limit that was hit ends the next hop
     return limit_hit_.value_or(HopEnd::kNothingToFetch);
+  }
+
+  static std::optional<float> relevance_of(DocumentId id, const HopTrace& hop) {
+    for (const ReadCandidate& c : hop.read) {
+      if (c.id == id) return c.relevance;
+    }
+    return std::nullopt;
   }
 
   void write_answer(Context& context, const AnswerCallback& stream) {

@@ -28,6 +28,7 @@ struct AskOptions {
   int max_hops = 4;       // rounds of fetching; 0 answers from the routed content alone
   int max_documents = 8;  // fetched in all
   int max_documents_per_hop = 4;
+  int rerank = -1;                       // candidates read before one is cited, in each hop; -1: the model's own number
   int64_t max_fetched_bytes = 64 << 10;  // text of all fetched documents
   int max_answer_tokens = 128;
   DocumentScope scope;
@@ -54,13 +55,21 @@ struct RoutedDocument {
   std::vector<float> layers;  // score of each routing layer
 };
 
+/// A candidate that was read before one was cited.
+struct ReadCandidate {
+  DocumentId id = 0;
+  float prior = 0;      // the router's probability among the candidates
+  float relevance = 0;  // the model's probability that its text helps to answer the question
+};
+
 struct HopTrace {
   std::vector<RoutedDocument> routed;  // by mean score, highest first, top_k of them
+  std::vector<ReadCandidate> read;     // in the order of reading
   std::string generated;               // what the model wrote, ids and control tokens included
   std::vector<DocumentId> fetched;
   HopEnd end = HopEnd::kFetched;
   int prompt_tokens = 0;
-  double prefill_ms = 0, route_ms = 0, decode_ms = 0;
+  double prefill_ms = 0, route_ms = 0, rerank_ms = 0, decode_ms = 0;
   DeviceRouting::Statistics routing;
 };
 
@@ -68,7 +77,8 @@ struct FetchedDocument {
   DocumentId id = 0;
   std::string external_id;
   std::string text;
-  int hop = 0;  // from 1
+  int hop = 0;                          // from 1
+  std::optional<float> relevance = {};  // where it was read before it was cited
 };
 
 /// A document chosen elsewhere.

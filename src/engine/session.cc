@@ -4,6 +4,7 @@
 
 #include "core/copy.h"
 #include "core/cuda.h"
+#include "core/error.h"
 #include "engine/sampler.h"
 #include "ops/argmax.h"
 
@@ -30,8 +31,11 @@ int Session::room() const {
   return transformer_.config().max_positions - first_position_ - used;
 }
 
-void Session::restart() {
-  cache_.truncate(head_.length());
+void Session::restart() { rewind(head_.length()); }
+
+void Session::rewind(int length) {
+  MSA_CHECK(length >= head_.length() && length <= cache_.length());
+  cache_.truncate(length);
   graph_.reset();
   decoded_ = 0;
 }

@@ -30,6 +30,8 @@ class Session {
   Tensor feed_all(Context& context, std::span<const int32_t> tokens, std::span<const uint8_t> routed = {});
   /// Back to the template head alone.
   void restart();
+  /// Back to the first `length` tokens, the template head included. The memory's selection stays.
+  void rewind(int length);
 
  private:
   Tensor run(Context& context, std::span<const int32_t> tokens, std::span<const uint8_t> routed);

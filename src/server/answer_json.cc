@@ -8,6 +8,7 @@ Json documents_json(const Answer& answer) {
   Json documents = Json::array();
   for (const FetchedDocument& d : answer.documents) {
     documents.push_back({{"id", d.id}, {"external_id", d.external_id}, {"hop", d.hop}, {"text", d.text}});
+    if (d.relevance) documents.back()["relevance"] = *d.relevance;
   }
   return documents;
 }
@@ -21,12 +22,16 @@ Json hops_json(const Answer& answer, const std::vector<int>& layers) {
       for (size_t i = 0; i < layers.size(); ++i) scores[std::to_string(layers[i])] = d.layers[i];
       routed.push_back({{"id", d.id}, {"external_id", d.external_id}, {"score", d.score}, {"layers", scores}});
     }
-    hops.push_back({{"routed", std::move(routed)},
-                    {"generated", h.generated},
-                    {"fetched", h.fetched},
-                    {"end", describe(h.end)},
-                    {"tokens", h.prompt_tokens},
-                    {"ms", {{"prefill", h.prefill_ms}, {"route", h.route_ms}, {"decode", h.decode_ms}}}});
+    Json read = Json::array();
+    for (const ReadCandidate& c : h.read) read.push_back({{"id", c.id}, {"prior", c.prior}, {"relevance", c.relevance}});
+    hops.push_back(
+        {{"routed", std::move(routed)},
+         {"read", std::move(read)},
+         {"generated", h.generated},
+         {"fetched", h.fetched},
+         {"end", describe(h.end)},
+         {"tokens", h.prompt_tokens},
+         {"ms", {{"prefill", h.prefill_ms}, {"route", h.route_ms}, {"rerank", h.rerank_ms}, {"decode", h.decode_ms}}}});
     if (h.routing.bounded) {
       hops.back()["quantised_keys"] = {{"chunks", h.routing.chunks},
                                        {"candidates", h.routing.candidates},

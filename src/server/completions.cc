@@ -30,7 +30,7 @@ void check_unsupported(const Fields& f) {
 
 void read_memory(const Json& object, const std::string& bank, CompletionRequest& r) {
   const Fields f(object, "memory");
-  f.allow_only({"bank", "namespace", "filter", "as_of", "top_k", "hops", "max_documents", "trace"});
+  f.allow_only({"bank", "namespace", "filter", "as_of", "top_k", "hops", "max_documents", "rerank", "trace"});
   if (const auto name = f.text("bank"); name && *name != bank) {
     throw HttpError{404, "there is no bank '" + printable(*name, 60) + "' here; this server has '" + bank + "'",
                     "memory.bank", "bank_not_found"};
@@ -39,6 +39,7 @@ void read_memory(const Json& object, const std::string& bank, CompletionRequest&
   r.ask.top_k = static_cast<int>(f.integer("top_k", 1, 4096).value_or(0));
   r.ask.max_hops = static_cast<int>(f.integer("hops", 0, 64).value_or(r.ask.max_hops));
   r.ask.max_documents = static_cast<int>(f.integer("max_documents", 1, 256).value_or(r.ask.max_documents));
+  r.ask.rerank = static_cast<int>(f.integer("rerank", 0, 1024).value_or(r.ask.rerank));
   r.trace = f.boolean("trace").value_or(false);
 }
 

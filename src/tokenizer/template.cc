@@ -1,6 +1,7 @@
 #include "tokenizer/template.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "io/file.h"
@@ -117,13 +118,16 @@ class PromptTemplate::Reader {
 
   /// A list of pieces that holds every one of the placeholders; text and question once.
   std::vector<Piece> pieces(const char* key, const std::vector<PieceKind>& wanted) const {
-    const json& list = root_.need_array(key);
+    return pieces(root_, key, wanted);
+  }
+  std::vector<Piece> pieces(const JsonFields& fields, const char* key, const std::vector<PieceKind>& wanted) const {
+    const json& list = fields.need_array(key);
     if (list.empty() || list.size() > kMaxPieces) {
-      throw Error("must have 1 to " + std::to_string(kMaxPieces) + " pieces", root_.where(key));
+      throw Error("must have 1 to " + std::to_string(kMaxPieces) + " pieces", fields.where(key));
     }
     std::vector<Piece> result;
     for (size_t i = 0; i < list.size(); ++i) {
-      const std::string where = root_.where(key) + "[" + std::to_string(i) + "]";
+      const std::string where = fields.where(key) + "[" + std::to_string(i) + "]";
       if (!list[i].is_string()) throw Error("must be a string, not " + std::string(list[i].type_name()), where);
       result.push_back(piece(list[i].get_ref<const std::string&>(), wanted, where));
     }
@@ -131,7 +135,7 @@ class PromptTemplate::Reader {
       const auto n = std::count_if(result.begin(), result.end(), [&](const Piece& p) { return p.kind == kind; });
       if (n == 0 || (n > 1 && kind != PieceKind::kId)) {
         const char* name = kind == PieceKind::kId ? "{id}" : kind == PieceKind::kText ? "{text}" : "{question}";
-        throw Error(std::string(name) + (n == 0 ? " is missing" : " may stand here only once"), root_.where(key));
+        throw Error(std::string(name) + (n == 0 ? " is missing" : " may stand here only once"), fields.where(key));
       }
     }
     return result;
@@ -153,13 +157,32 @@ class PromptTemplate::Reader {
 
   void read_id_decoding() const {
     const JsonFields fields = root_.need_object("id_decoding");
-    fields.allow_only({"prior_weight", "prior_temperature", "late_temperature", "hop_mass"});
+    fields.allow_only({"prior_weight", "prior_temperature", "late_temperature", "hop_mass", "rerank"});
     out_.prior_weight = number(fields, "prior_weight", 0);
     out_.prior_temperature = number(fields, "prior_temperature", 1e-6);
     if (fields.find("late_temperature") != nullptr) out_.late_temperature = number(fields, "late_temperature", 1e-6);
+    if (fields.find("rerank") != nullptr) read_rerank(fields.need_object("rerank"));
     if (fields.find("hop_mass") == nullptr) return;
     out_.hop_mass = number(fields, "hop_mass", 0);
     if (out_.hop_mass >= 1) throw Error("must be below 1, it is a probability", fields.where("hop_mass"));
+  }
+
+  void read_rerank(const JsonFields& fields) const {
+    fields.allow_only({"documents", "weight", "confident", "question", "document", "ask", "yes", "no"});
+    const double documents = fields.need_number("documents");
+    if (!(documents >= 0 && documents <= 1024) || documents != std::floor(documents)) {
+      throw Error("must be a whole number from 0 to 1024", fields.where("documents"));
+    }
+    out_.rerank.documents = static_cast<int>(documents);
+    out_.rerank.weight = number(fields, "weight", 0);
+    out_.rerank.confident = number(fields, "confident", 0);
+    if (out_.rerank.confident > 1) throw Error("must be 1 or less, it is a probability", fields.where("confident"));
+    out_.rerank_question_ = pieces(fields, "question", {PieceKind::kQuestion});
+    out_.rerank_document_ = pieces(fields, "document", {PieceKind::kText});
+    out_.rerank_ask_ = pieces(fields, "ask", {PieceKind::kQuestion});
+    out_.rerank.yes = literal(fields.need_string("yes"), fields.where("yes")).tokens.front();
+    out_.rerank.no = literal(fields.need_string("no"), fields.where("no")).tokens.front();
+    if (out_.rerank.yes == out_.rerank.no) throw Error("must not begin with the token of yes", fields.where("no"));
   }
 
   static float number(const JsonFields& fields, const char* key, double least) {
@@ -234,12 +257,24 @@ Prompt PromptTemplate::fetched(int64_t id, std::span<const int32_t> text_tokens)
   return prompt;
 }
 
-Prompt PromptTemplate::final_question(std::string_view question) const {
-  Prompt prompt = fill(final_, {0, {}, question});
+Prompt PromptTemplate::unrouted(const std::vector<Piece>& pieces, const Values& values) const {
+  Prompt prompt = fill(pieces, values);
   std::fill(prompt.routed.begin(), prompt.routed.end(), uint8_t{0});
   return prompt;
 }
 
+Prompt PromptTemplate::final_question(std::string_view question) const { return unrouted(final_, {0, {}, question}); }
+
 Prompt PromptTemplate::answer_prefix() const { return fill(answer_prefix_, {}); }
+
+Prompt PromptTemplate::rerank_question(std::string_view question) const {
+  return unrouted(rerank_question_, {0, {}, question});
+}
+
+Prompt PromptTemplate::rerank_document(std::span<const int32_t> text_tokens) const {
+  return unrouted(rerank_document_, {0, text_tokens, {}});
+}
+
+Prompt PromptTemplate::rerank_ask(std::string_view question) const { return unrouted(rerank_ask_, {0, {}, question}); }
 
 }  // namespace msa

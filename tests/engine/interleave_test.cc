@@ -10,6 +10,7 @@
 #include "../device_testing.h"
 #include "engine/encoder.h"
 #include "engine/generator.h"
+#include "engine/reranker.h"
 #include "tiny_model.h"
 
 namespace msa {
@@ -140,6 +141,71 @@ TEST_P(Interleave, AHopTakesDocumentsUntilTheirPriorExceedsItsMass) {
     ++tried_;
   }
   EXPECT_GT(tried_, 0) << "the tiny model never fetched: give it another seed";
+}
+
+TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
+  const std::string path = folder_.path().string() + "/msa_template.json";
+  auto json = nlohmann::json::parse(std::ifstream(path));
+  // The router hardly tells documents apart; what the candidates' texts say decides.
+  json["id_decoding"]["prior_temperature"] = 1000;
+  json["id_decoding"]["prior_weight"] = 1e6;
+  json["id_decoding"]["rerank"]["weight"] = 100;
+  json["id_decoding"]["rerank"]["documents"] = 5;
+  std::ofstream(path) << json.dump();
+  model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
+  bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
+  add_five();
+  AskOptions options = short_answers();
+  options.top_k = 5;
+  const HopTrace hop = ask(options).hops.front();
+  if (hop.end == HopEnd::kModelEnded) GTEST_SKIP() << "the tiny model fetched nothing";
+  ASSERT_EQ(hop.read.size(), 5u);
+  const auto best =
+      std::max_element(hop.read.begin(), hop.read.end(),
+                       [](const ReadCandidate& a, const ReadCandidate& b) { return a.relevance < b.relevance; });
+  ASSERT_FALSE(hop.fetched.empty());
+  EXPECT_EQ(hop.fetched.front(), best->id);
+  EXPECT_EQ(ask(options).documents.front().relevance, best->relevance);
+
+  // The whole prompt of a candidate at once gives the same as what was shared between candidates.
+  Prompt prompt = model_->prompts().rerank_question("Who wrote it?");
+  prompt.append(model_->prompts().rerank_document(model_->tokenizer().encode(bank_->find(best->id)->text)));
+  prompt.append(model_->prompts().rerank_ask("Who wrote it?"));
+  Session session(*context_, model_->transformer(), model_->head(), nullptr, model_->head().length() + 5);
+  const auto logits = session.feed(*context_, prompt.tokens);
+  const float odds = logits[static_cast<size_t>(model_->prompts().rerank.yes)] -
+                     logits[static_cast<size_t>(model_->prompts().rerank.no)];
+  EXPECT_NEAR(probability(odds), best->relevance, 1e-4);
+
+  options.rerank = 2;
+  EXPECT_EQ(ask(options).hops.front().read.size(), 2u);
+  options.rerank = 0;
+  EXPECT_TRUE(ask(options).hops.front().read.empty());
+}
+
+TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {
+  const std::string path = folder_.path().string() + "/msa_template.json";
+  auto json = nlohmann::json::parse(std::ifstream(path));
+  json["id_decoding"].erase("rerank");
+  std::ofstream(path) << json.dump();
+  model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
+  bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
+  add_five();
+  AskOptions options = short_answers();
+  EXPECT_NO_THROW(ask(options));
+  options.rerank = 3;
+  EXPECT_THROW(ask(options), Error);
+}
+
+TEST(WeighBy, UnreadCandidatesTakeTheLeastOddsOfTheOthers) {
+  std::vector<IdCandidate> c{{1, {7}, 0.5}, {2, {8}, 0.3}, {3, {9}, 0.2}};
+  weigh_by(std::vector<std::optional<float>>(3), 1, c);
+  EXPECT_EQ(c[0].prior, 0.5);
+  weigh_by(std::vector<std::optional<float>>{std::log(0.5f), std::log(4.0f), std::nullopt}, 1, c);
+  // 0.5 · 0.5, 0.3 · 4 and 0.2 · 0.5 of 1.55
+  EXPECT_NEAR(c[0].prior, 0.25 / 1.55, 1e-6);
+  EXPECT_NEAR(c[1].prior, 1.2 / 1.55, 1e-6);
+  EXPECT_NEAR(c[2].prior, 0.1 / 1.55, 1e-6);
 }
 
 TEST_P(Interleave, BytesAreBounded) {

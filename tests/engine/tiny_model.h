@@ -164,7 +164,9 @@ inline void write_template(const std::filesystem::path& directory) {
  "final": ["<|im_start|>", "The question is: ", "{question}", "\n", "<file_sep>"],
  "answer_prefix": "Answer:",
  "stop": ["<|im_end|>"],
- "id_decoding": {"prior_weight": 1.0, "prior_temperature": 0.03}
+ "id_decoding": {"prior_weight": 1.0, "prior_temperature": 0.03, "rerank": {
+  "documents": 0, "weight": 1, "confident": 1, "question": ["<|im_start|>", "{question}", "\n"],
+  "document": ["Text: ", "{text}", "\n"], "ask": ["Does it answer ", "{question}", "\n"], "yes": "yes", "no": "no"}}
 })";
 }
 

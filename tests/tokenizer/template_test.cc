@@ -124,6 +124,25 @@ TEST(PromptTemplate, IdDecodingMayAddLateScoresAndBoundAHopByItsMass) {
   EXPECT_EQ(both.hop_mass, 0.7f);
 }
 
+TEST(PromptTemplate, RerankAsksAboutTheLastDocument) {
+  const Tokenizer tokenizer = tiny();
+  const PromptTemplate prompts = PromptTemplate::load(kModel + "msa_template.json", tokenizer);
+  Prompt all = prompts.rerank_question("Who?");
+  all.append(prompts.rerank_document(tokenizer.encode("A text.")));
+  all.append(prompts.rerank_ask("Who?"));
+  EXPECT_EQ(tokenizer.decode(all.tokens, /*skip_special=*/false),
+            "<|im_start|>Question: Who?\nDocument: A text.\nDoes the last document help to answer the question: Who?\n"
+            "<file_sep>");
+  EXPECT_THAT(all.routed, Each(0));
+  EXPECT_EQ(prompts.rerank.yes, tokenizer.encode("yes").front());
+  EXPECT_EQ(prompts.rerank.no, tokenizer.encode("no").front());
+  Json json = Json::parse(std::ifstream(kModel + "msa_template.json"));
+  json["id_decoding"].erase("rerank");
+  const PromptTemplate without = PromptTemplate::from_json(json.dump(), "template", tokenizer);
+  EXPECT_EQ(without.rerank.documents, 0);
+  EXPECT_LT(without.rerank.yes, 0);
+}
+
 TEST(PromptTemplate, QuestionsInjectNoControlTokens) {
   const Tokenizer tokenizer = tiny();
   const PromptTemplate prompts = PromptTemplate::load(kModel + "msa_template.json", tokenizer);
@@ -193,6 +212,16 @@ TEST(TemplateFile, NamesWhatItRefuses) {
       {"/id_decoding/temperature", 1, "$.id_decoding.temperature: no such field"},
       {"/id_decoding/late_temperature", -0.1, "$.id_decoding.late_temperature"},
       {"/id_decoding/hop_mass", 1, "$.id_decoding.hop_mass"},
+      {"/id_decoding/rerank", 8, "$.id_decoding.rerank"},
+      {"/id_decoding/rerank/documents", 1.5, "$.id_decoding.rerank.documents"},
+      {"/id_decoding/rerank/documents", -1, "$.id_decoding.rerank.documents"},
+      {"/id_decoding/rerank/weight", -1, "$.id_decoding.rerank.weight"},
+      {"/id_decoding/rerank/confident", 1.5, "$.id_decoding.rerank.confident"},
+      {"/id_decoding/rerank/question", Json::array({"Who?"}), "$.id_decoding.rerank.question: {question} is missing"},
+      {"/id_decoding/rerank/document", nullptr, "$.id_decoding.rerank.document: the field is missing"},
+      {"/id_decoding/rerank/ask/0", "{text}", "$.id_decoding.rerank.ask[0]"},
+      {"/id_decoding/rerank/no", "yes", "$.id_decoding.rerank.no"},
+      {"/id_decoding/rerank/perhaps", "1", "$.id_decoding.rerank.perhaps: no such field"},
   };
   EXPECT_EQ(refusal(template_text()), "no error");
   for (const Case& c : cases) {
