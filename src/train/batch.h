@@ -9,6 +9,7 @@ enum class SampleKind : uint8_t {
   kRetrieve,     // question → ids of the documents that answer it (one hop of a chain)
   kAnswer,       // question and fetched documents → end of retrieval, answer
   kRead,         // the same from the fetched documents alone, no memory
+  kRerank,       // question and one candidate's text → whether it is worth citing, no memory
   kReconstruct,  // a document's content alone → its text or its id
   kLanguage,     // plain text, no memory
 };
@@ -39,6 +40,10 @@ struct Batch {
   std::vector<int32_t> teacher_documents;
   std::vector<float> teacher_scores;
   std::vector<int64_t> teacher_starts;  // [samples() + 1]
+
+  // Candidates of one question each: samples rerank_starts[g] … rerank_starts[g + 1) are of kind kRerank, consecutive,
+  // the first of them with a document that answers, the others with wrong ones.
+  std::vector<int64_t> rerank_starts;  // [groups + 1]; empty without any
 
   int top_k_documents = 16;  // attended in each routing layer this step (curriculum)
 

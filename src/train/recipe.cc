@@ -65,9 +65,26 @@ OptimizerRecipe optimizer_of(const TomlFields& t) {
 }
 
 LossRecipe loss_of(const TomlFields& t) {
-  t.allow_only({"routing", "tau", "warm_share", "warm_lm", "warm_aux", "main_lm", "main_aux", "cite_weight",
-                "mean_weight", "mean_tau", "distillation", "teacher_tau", "late_weight", "late_tau",
-                "late_distillation", "cited_weight", "cited_distillation", "attend_gold", "attend_gold_until"});
+  t.allow_only({"routing",
+                "tau",
+                "warm_share",
+                "warm_lm",
+                "warm_aux",
+                "main_lm",
+                "main_aux",
+                "cite_weight",
+                "mean_weight",
+                "mean_tau",
+                "distillation",
+                "teacher_tau",
+                "late_weight",
+                "late_tau",
+                "late_distillation",
+                "cited_weight",
+                "cited_distillation",
+                "rerank_weight",
+                "attend_gold",
+                "attend_gold_until"});
   LossRecipe r;
   r.routing = one_of(t, "routing", "equation5", {"equation5", "infonce"}) == "equation5" ? RoutingLoss::kEquation5
                                                                                          : RoutingLoss::kInfoNce;
@@ -87,6 +104,7 @@ LossRecipe loss_of(const TomlFields& t) {
   r.late_distillation = t.number("late_distillation", r.late_distillation, 0, kHuge);
   r.cited_weight = t.number("cited_weight", r.cited_weight, 0, kHuge);
   r.cited_distillation = t.number("cited_distillation", r.cited_distillation, 0, kHuge);
+  r.rerank_weight = t.number("rerank_weight", r.rerank_weight, 0, kHuge);
   r.attend_gold = t.number("attend_gold", r.attend_gold, 0, 1);
   r.attend_gold_until = t.number("attend_gold_until", r.attend_gold_until, 0, 1);
   return r;

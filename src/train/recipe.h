@@ -38,6 +38,7 @@ struct LossRecipe {
   double distillation = 0, teacher_tau = 1.0;
   double late_weight = 0, late_tau = 0.02, late_distillation = 0;  // the same losses on the late scores
   double cited_weight = 0, cited_distillation = 0;  // on the sum of both scores, each over its temperature
+  double rerank_weight = 1;                         // of the candidates' losses: data.rerank_questions
   double attend_gold = 1.0;  // probability at the first step that gold documents are attended whatever they score,
   double attend_gold_until = 0.2;  // falling to 0 at this share of all steps
 };

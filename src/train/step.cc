@@ -12,6 +12,7 @@ namespace F = torch::nn::functional;
 constexpr int64_t kLogitRows = 2048;
 // Documents that the engine attends to, and cites from.
 constexpr int64_t kRanked = 16;
+constexpr double kNoOdds = -1e9;  // of a candidate that is not there
 
 /// The head and documents [first, end) of the batch's pool.
 std::pair<std::vector<int32_t>, std::vector<int64_t>> part_of_pool(const Batch& batch, int64_t first, int64_t end) {
@@ -42,7 +43,8 @@ Samples samples_of(const Batch& batch, const ModelConfig& config, torch::Device 
     }
     starts.push_back(static_cast<int64_t>(rows.size()));
     const SampleKind kind = batch.kinds[index];
-    if (kind == SampleKind::kLanguage || kind == SampleKind::kRead) attends[i][0] = false;
+    const bool is_alone = kind == SampleKind::kLanguage || kind == SampleKind::kRead || kind == SampleKind::kRerank;
+    if (is_alone) attends[i][0] = false;
     if (kind != SampleKind::kReconstruct) continue;
     any_restricted = true;
     for (int64_t d = 0; d < batch.documents(); ++d) allowed[i][d] = false;
@@ -94,6 +96,40 @@ void add_losses_on(const Tensor& score, const ScoreWeights& weights, const Routi
     distillation = distillation_loss({score}, targets, weights.tau, options.teacher_tau);
     r.loss = r.loss + weights.distillation * distillation;
   }
+}
+
+/// Groups as rows of one matrix, filled up with `none`.
+Tensor padded(const std::vector<int64_t>& starts, int64_t none, torch::Device device) {
+  int64_t longest = 0;
+  for (size_t g = 0; g + 1 < starts.size(); ++g) longest = std::max(longest, starts[g + 1] - starts[g]);
+  Tensor out = torch::full({static_cast<int64_t>(starts.size()) - 1, longest}, none, torch::kLong);
+  auto cells = out.accessor<int64_t, 2>();
+  for (size_t g = 0; g + 1 < starts.size(); ++g) {
+    for (int64_t i = starts[g]; i < starts[g + 1]; ++i) {
+      cells[static_cast<int64_t>(g)][i - starts[g]] = i - starts.front();
+    }
+  }
+  return out.to(device, /*non_blocking=*/true);
+}
+
+/// Yes against no of each candidate by itself, and the right candidate against the wrong ones of its question.
+void add_rerank_loss(const Network& network, const NetworkTensors& w, const StepInput& input, const Tensor& hidden,
+                     const StepOptions& options, StepResult& r) {
+  const Tensor logits = network.logits(w, hidden.index_select(0, input.rerank_rows)).to(torch::kFloat);
+  const Tensor odds = logits.select(1, options.rerank_yes) - logits.select(1, options.rerank_no);  // [R]
+  const Tensor none = torch::full({1}, kNoOdds, odds.options());
+  const Tensor groups = torch::cat({odds, none}).index_select(0, input.rerank_groups.flatten());
+  const Tensor table = groups.view_as(input.rerank_groups);  // [G, longest]
+  const Tensor first = torch::zeros({table.size(0)}, input.rerank_groups.options());
+  const Tensor among = F::cross_entropy(table, first);
+  const Tensor is_there = input.rerank_groups < odds.size(0);
+  Tensor is_right = torch::zeros_like(table);
+  is_right.select(1, 0).fill_(1);
+  const Tensor alone =
+      F::binary_cross_entropy_with_logits(table.masked_select(is_there), is_right.masked_select(is_there));
+  r.rerank_loss = among + alone;
+  r.rerank_1 = (table.argmax(1) == 0).to(torch::kFloat).mean();
+  r.loss = r.loss + options.rerank_weight * r.rerank_loss;
 }
 
 /// Memory of all documents: the pool with gradients, the extra negatives without.
@@ -149,6 +185,14 @@ StepInput StepInput::from(const Batch& batch, const ModelConfig& config, torch::
   in.predicted_tokens = longs(predicted, device);
   in.predicted_cites = torch::tensor(at::ArrayRef<float>(cites)).to(device, /*non_blocking=*/true);
   in.n_predicted = static_cast<int64_t>(cites.size());
+  if (batch.rerank_starts.size() > 1) {
+    std::vector<int64_t> last;
+    for (int64_t s = batch.rerank_starts.front(); s < batch.rerank_starts.back(); ++s) {
+      last.push_back(batch.sample_starts[static_cast<size_t>(s) + 1] - 1);
+    }
+    in.rerank_rows = longs(last, device);
+    in.rerank_groups = padded(batch.rerank_starts, static_cast<int64_t>(last.size()), device);
+  }
   in.n_predicted_cites = std::count(cites.begin(), cites.end(), 1.0F);
   return in;
 }
@@ -176,6 +220,7 @@ StepResult losses_of(const Network& network, const NetworkTensors& w, const Step
     add_losses_on(cited, {1, options.cited_weight, options.cited_distillation}, input.targets, options, r, r.cited_loss,
                   r.cited_distillation);
   }
+  if (input.rerank_rows.defined()) add_rerank_loss(network, w, input, out.hidden, options, r);
   torch::NoGradGuard no_gradients;
   r.recall_1 = recall_at(mean, input.targets, 1);
   r.recall_16 = recall_at(mean, input.targets, kRanked);

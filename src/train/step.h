@@ -21,6 +21,8 @@ struct StepInput {
   torch::Tensor predicted_tokens;  // int64 [N]
   torch::Tensor predicted_cites;   // float32 [N] 1: of a sample that asks for documents
   int64_t n_predicted = 0, n_predicted_cites = 0;
+  torch::Tensor rerank_rows;    // int64 [R] last row of each candidate's sample; undefined without any
+  torch::Tensor rerank_groups;  // int64 [G, longest] into rerank_rows, the right candidate first; R where there is none
   int top_k = 16;
   int64_t n_tokens = 0;  // documents and samples
 
@@ -37,6 +39,8 @@ struct StepOptions {
   double late_tau = 0.02, late_distillation = 0;
   // Of the same losses on mean score / mean_tau + late score / late_tau, by which the engine chooses what it cites.
   double cited_weight = 0, cited_distillation = 0;
+  double rerank_weight = 1;
+  int32_t rerank_yes = -1, rerank_no = -1;  // tokens
   RoutingLoss routing_loss = RoutingLoss::kEquation5;
   double tau = 0.1, teacher_tau = 1;
   Recompute recompute = Recompute::kNone;  // of stage 1, layer by layer
@@ -50,8 +54,9 @@ struct StepResult {
   torch::Tensor distillation;             // undefined without a teacher; of the mean score
   torch::Tensor late_loss, late_distillation;  // undefined without their weights
   torch::Tensor cited_loss, cited_distillation;
-  torch::Tensor recall_1, recall_16;  // inside the pool, mean score over layers
-  torch::Tensor late_recall_1;        // of the 16 best by mean score, ranked by the late score
+  torch::Tensor rerank_loss, rerank_1;  // undefined without candidates; share of groups whose right one is first
+  torch::Tensor recall_1, recall_16;    // inside the pool, mean score over layers
+  torch::Tensor late_recall_1;          // of the 16 best by mean score, ranked by the late score
 };
 
 /// The losses of what the samples gave.

@@ -56,12 +56,13 @@ class Progress {
     row.push_back(distillation_weight > 0 && r.distillation.defined() ? r.distillation : torch::zeros_like(r.loss));
     row.push_back(r.late_recall_1);
     row.push_back(r.late_loss.defined() ? r.late_loss : torch::zeros_like(r.loss));
+    for (const Tensor& t : {r.rerank_loss, r.rerank_1}) row.push_back(t.defined() ? t : torch::zeros_like(r.loss));
     for (Tensor& t : row) t = t.detach().to(torch::kFloat);
     rows_.push_back(torch::stack(row));
   }
 
   struct Line {
-    double late_recall_1 = 0, late = 0;
+    double late_recall_1 = 0, late = 0, rerank = 0, rerank_1 = 0;
     double loss = 0, lm = 0, cite = 0, text = 0, aux = 0, recall_1 = 0, recall_16 = 0, norm = 0, distillation = 0;
     int64_t lost = 0;  // steps whose gradient was not finite
     int64_t steps = 0;
@@ -78,7 +79,7 @@ class Progress {
     const Tensor mean = all.index({finite}).mean(0);
     const auto at = [&](int i) { return static_cast<double>(mean[i].item<float>()); };
     line.loss = at(0), line.lm = at(1), line.aux = at(2), line.recall_1 = at(3), line.recall_16 = at(4);
-    line.late_recall_1 = at(9), line.late = at(10);
+    line.late_recall_1 = at(9), line.late = at(10), line.rerank = at(11), line.rerank_1 = at(12);
     line.norm = at(5), line.cite = at(6), line.text = at(7), line.distillation = at(8);
     return line;
   }
@@ -105,6 +106,10 @@ struct Trainer::Impl {
     if (recipe.run.deterministic) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
     if (tokenizer.vocab_size() > backbone.config().vocab) {
       throw Error("the tokenizer has more tokens than the model", recipe.model.base);
+    }
+    if (recipe.data.rerank_questions > 0 && prompts.rerank.yes < 0) {
+      throw Error("data.rerank_questions needs the prompts of id_decoding.rerank in msa_template.json",
+                  recipe.model.base, "add them, or leave the field out");
     }
     if (is_first()) load_evaluation_sets();
     batcher.make(0);  // a recipe whose batches cannot be made fails here
@@ -169,6 +174,9 @@ struct Trainer::Impl {
     o.late_distillation = l.late_distillation;
     o.cited_weight = l.cited_weight;
     o.cited_distillation = l.cited_distillation;
+    o.rerank_weight = l.rerank_weight;
+    o.rerank_yes = prompts.rerank.yes;
+    o.rerank_no = prompts.rerank.no;
     o.routing_loss = l.routing;
     o.tau = l.tau;
     o.teacher_tau = l.teacher_tau;
@@ -258,11 +266,11 @@ struct Trainer::Impl {
     const double gib = static_cast<double>(peak_memory(device)) / (1 << 30);
     std::cerr << fmt::format(
         "step {}/{}  loss {:.3f}  cite {:.3f}  text {:.3f}  routing {:.3f}  in pool @1 {:.2f} @16 {:.2f} late @1 "
-        "{:.2f}  norm {:.2f}  "
+        "{:.2f}  rerank {:.3f} @1 {:.2f}  norm {:.2f}  "
         "{:.0f} tok/s  "
         "{:.1f} GiB  waited {:.0f} %{}\n",
         state.step, recipe.run.steps, line.loss, line.cite, line.text, line.aux, line.recall_1, line.recall_16,
-        line.late_recall_1, line.norm, rate, gib, 100 * waited / std::max(1e-9, seconds),
+        line.late_recall_1, line.rerank, line.rerank_1, line.norm, rate, gib, 100 * waited / std::max(1e-9, seconds),
         line.lost > 0 ? fmt::format("  {} steps lost", line.lost) : "");
     write_metrics({{"step", state.step},
                    {"loss", line.loss},
@@ -275,6 +283,8 @@ struct Trainer::Impl {
                    {"pool_recall_16", line.recall_16},
                    {"late_loss", line.late},
                    {"pool_late_recall_1", line.late_recall_1},
+                   {"rerank_loss", line.rerank},
+                   {"rerank_1", line.rerank_1},
                    {"gradient_norm", line.norm},
                    {"lost_steps", line.lost},
                    {"tokens", state.tokens},

@@ -410,6 +410,63 @@ TEST_F(Step, TheCitedScoreIsTheSumOfBothEachOverItsTemperature) {
   EXPECT_NEAR(l.cited_distillation.item<double>(), l.late_distillation.item<double>(), 1e-4);
 }
 
+TEST_F(Step, CandidatesAreJudgedEachAloneAndAmongTheirGroup) {
+  Batch batch = random_batch(6, 8);
+  batch.rerank_starts = {3, 6, 8};  // samples 3 to 5 and 6 to 7
+  for (size_t i = 3; i < 8; ++i) {
+    batch.kinds[i] = SampleKind::kRerank;
+    for (auto t = batch.sample_starts[i]; t < batch.sample_starts[i + 1]; ++t) {
+      batch.routed[static_cast<size_t>(t)] = batch.predicted[static_cast<size_t>(t)] = 0;
+    }
+  }
+  batch.positives.resize(3);
+  std::fill(batch.positive_starts.begin() + 3, batch.positive_starts.end(), 3);
+  StepOptions options;
+  options.rerank_yes = 121;
+  options.rerank_no = 110;
+  options.rerank_weight = 0;
+  const StepResult without = run(batch, options);
+  options.rerank_weight = 0.5;
+  const StepResult r = run(batch, options);
+  EXPECT_NEAR(r.loss.item<double>(), without.loss.item<double>() + 0.5 * r.rerank_loss.item<double>(), 1e-5);
+
+  // A sample by itself, without any document of the pool: its last token's logits.
+  const Network network(backbone_->config(), torch::kFloat);
+  const auto odds_of = [&](size_t i) {
+    Batch one = random_batch(2, 1);
+    one.tokens.assign(batch.tokens.begin(), batch.tokens.begin() + batch.starts[1]);  // the same head
+    one.starts = {0, batch.starts[1]};
+    for (int d = 0; d < 2; ++d) {
+      const auto document = tokens(5);
+      one.tokens.insert(one.tokens.end(), document.begin(), document.end());
+      one.starts.push_back(static_cast<int64_t>(one.tokens.size()));
+    }
+    one.sample_tokens.assign(batch.sample_tokens.begin() + batch.sample_starts[i],
+                             batch.sample_tokens.begin() + batch.sample_starts[i + 1]);
+    one.sample_starts = {0, static_cast<int64_t>(one.sample_tokens.size())};
+    one.routed.assign(one.sample_tokens.size(), 0);
+    one.predicted = one.routed;
+    one.kinds = {SampleKind::kLanguage};
+    one.positives.clear();
+    one.positive_starts = {0, 0};
+    const StepInput input = StepInput::from(one, backbone_->config(), torch::kCPU);
+    const NetworkTensors w = backbone_->effective();
+    const auto memory = network.encode(w, input.pool, input.chunks, Recompute::kNone);
+    const auto hidden = network.query(w, memory, input.documents, input.samples, {}).hidden;
+    const auto logits = network.logits(w, hidden.slice(0, hidden.size(0) - 1));
+    return logits[0][121].item<double>() - logits[0][110].item<double>();
+  };
+  std::vector<double> odds;
+  for (size_t i = 3; i < 8; ++i) odds.push_back(odds_of(i));
+  const auto e = [&](size_t i) { return std::exp(odds[i]); };
+  const double among = (-std::log(e(0) / (e(0) + e(1) + e(2))) - std::log(e(3) / (e(3) + e(4)))) / 2;
+  double alone = 0;
+  for (size_t i = 0; i < 5; ++i) alone += std::log1p(std::exp(i == 0 || i == 3 ? -odds[i] : odds[i])) / 5;
+  EXPECT_NEAR(r.rerank_loss.item<double>(), among + alone, 1e-4);
+  const int firsts = (odds[0] >= std::max(odds[1], odds[2]) ? 1 : 0) + (odds[3] >= odds[4] ? 1 : 0);
+  EXPECT_NEAR(r.rerank_1.item<double>(), firsts / 2.0, 1e-6);
+}
+
 TEST_F(Step, LayerWeightsAreTrainedWrittenAndTakenUpAgain) {
   parts_.layer_weights = true;
   backbone_ = std::make_unique<Backbone>(folder_.path().string(), "", parts_, torch::kFloat, torch::kCPU, 1);

@@ -99,6 +99,7 @@ void expect_equal(const Batch& a, const Batch& b) {
   EXPECT_EQ(a.positives, b.positives);
   EXPECT_EQ(a.ignored, b.ignored);
   EXPECT_EQ(a.teacher_scores, b.teacher_scores);
+  EXPECT_EQ(a.rerank_starts, b.rerank_starts);
   EXPECT_EQ(a.top_k_documents, b.top_k_documents);
 }
 
@@ -541,6 +542,50 @@ TEST_F(BatcherTest, SomeAnswersAreReadWithoutMemory) {
   }
   EXPECT_NEAR(counts[SampleKind::kRetrieve], 200, 45);
   EXPECT_NEAR(counts[SampleKind::kRead], 50, 25);
+}
+
+TEST_F(BatcherTest, CandidatesAreJudgedOneRightAmongWrongOnes) {
+  use("samples = 3\nmax_document_tokens = 64\npool_tokens = 2000\nheld_out = 0.2\nrerank_questions = 6\n"
+      "rerank_negatives = 3\n[[data.sets]]\nfolder = \"one\"\n[[data.sets]]\nfolder = \"one\"\nreading_only = true\n");
+  const Batch batch = batcher_->make(2);
+  expect_consistent(batch);
+  const Readable text = read(batch);
+  ASSERT_EQ(batch.rerank_starts.size(), 7u);
+  EXPECT_EQ(batch.rerank_starts.front(), 3);
+  EXPECT_EQ(batch.rerank_starts.back(), batch.samples());
+  for (size_t g = 0; g < 6; ++g) {
+    EXPECT_EQ(batch.rerank_starts[g + 1] - batch.rerank_starts[g], 4);
+    std::set<std::string> documents;
+    for (auto i = static_cast<size_t>(batch.rerank_starts[g]); i < static_cast<size_t>(batch.rerank_starts[g + 1]);
+         ++i) {
+      EXPECT_EQ(batch.kinds[i], SampleKind::kRerank);
+      EXPECT_THAT(text.positives[i], IsEmpty());
+      std::smatch asked, says;
+      const std::string& sample = text.samples[i];
+      ASSERT_TRUE(std::regex_search(sample, asked, std::regex(R"(one (\d+)[ab] say)"))) << sample;
+      ASSERT_TRUE(std::regex_search(sample, says, std::regex(R"(text (\d+) says)"))) << sample;
+      EXPECT_EQ(asked[1] == says[1], i == static_cast<size_t>(batch.rerank_starts[g])) << sample;
+      EXPECT_TRUE(documents.insert(says[1]).second);
+    }
+  }
+}
+
+TEST_F(BatcherTest, JudgedCandidatesOfALaterHopStandBehindTheEarlierDocument) {
+  sets_.write_set("chain", {{"a", "", "alpha text"}, {"b", "", "beta text"}, {"c", "", "gamma text"}},
+                  {{"q", "Where?", {"beta"}, {"a", "b"}, {"a", "b"}}});
+  use("samples = 1\nmax_document_tokens = 64\npool_tokens = 500\nheld_out = 0\nrerank_questions = 1\n"
+      "[[data.sets]]\nfolder = \"chain\"\n");
+  std::set<std::string> seen;
+  for (int64_t step = 0; step < 30; ++step) {
+    const Batch batch = batcher_->make(step);
+    const Readable text = read(batch);
+    for (size_t i = 1; i < text.samples.size(); ++i) seen.insert(text.samples[i]);
+  }
+  EXPECT_EQ(seen.size(), 4u);
+  for (const char* documents : {"Text: alpha text\nDoes", "Text: gamma text\nDoes",
+                                "Text: alpha text\nText: beta text\n", "Text: alpha text\nText: gamma text\n"}) {
+    EXPECT_THAT(seen, Contains(HasSubstr(documents)));
+  }
 }
 
 TEST_F(BatcherTest, DistractorsGiveWayToTheGoldText) {

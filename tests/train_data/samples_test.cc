@@ -48,6 +48,18 @@ class SamplesTest : public ::testing::Test {
   std::vector<int32_t> first_ = encode("The first text."), second_ = encode("A second one.");
 };
 
+TEST_F(SamplesTest, ACandidateIsJudgedBehindWhatWasFetched) {
+  const Sample sample = builder_.rerank("Who?", std::vector<Hop>{{{3, first_}}}, second_);
+  EXPECT_EQ(sample.kind, SampleKind::kRerank);
+  Expected()
+      .given(prompts_.rerank_question("Who?"))
+      .given(prompts_.rerank_document(first_))
+      .given(prompts_.rerank_document(second_))
+      .given(prompts_.rerank_ask("Who?"))
+      .check(sample);
+  EXPECT_THAT(sample.routed, Each(0));
+}
+
 TEST_F(SamplesTest, FirstHop) {
   const Sample sample = builder_.retrieve("Who?", {}, std::vector<int64_t>{17, 4});
   EXPECT_EQ(sample.kind, SampleKind::kRetrieve);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <utility>
@@ -63,6 +64,7 @@ class Batcher::Draft {
     if (extra_tokens_ > 0) fill(pool_tokens_ + extra_tokens_);
     for (int64_t i = 0; i < n_reconstruct; ++i) draw_reconstruction();
     for (int64_t i = 0; i < n_language; ++i) draw_language();
+    draw_rerank_groups();
     finish();
     return std::move(batch_);
   }
@@ -368,6 +370,56 @@ class Batcher::Draft {
     drawn_.push_back(std::move(drawn));
   }
 
+  void draw_rerank_groups() {
+    if (recipe_.rerank_questions == 0) return;
+    batch_.rerank_starts = {static_cast<int64_t>(drawn_.size())};
+    const int64_t tries = 4 * recipe_.rerank_questions;
+    for (int64_t i = 0; i < tries && static_cast<int64_t>(batch_.rerank_starts.size()) <= recipe_.rerank_questions;
+         ++i) {
+      const TrainingSet& set = b_.data_.sets[random_.weighted(b_.rerank_weights_)];
+      if (draw_rerank_group(set, any_of(std::span(set.split.train)))) {
+        batch_.rerank_starts.push_back(static_cast<int64_t>(drawn_.size()));
+      }
+    }
+  }
+
+  /// One right candidate of a hop, then wrong ones. False, and nothing drawn, when one would not fit.
+  bool draw_rerank_group(const TrainingSet& set, int32_t index) {
+    const BeirQuestion& question = dataset_of(set).questions[static_cast<size_t>(index)];
+    Plan plan = plan_retrieval(question);
+    const TokenArrays& documents = dataset_of(set).documents;
+    std::vector<Hop> earlier;
+    for (const std::vector<int32_t>& hop : plan.hops) {
+      for (const int32_t d : hop) earlier.push_back({{0, documents[d]}});
+    }
+    std::vector<int32_t> candidates{plan.targets.front()};  // drawn: plan_retrieval shuffles
+    for (const int32_t d : distractor_candidates(set, index)) {
+      if (static_cast<int64_t>(candidates.size()) > recipe_.rerank_negatives) break;
+      if (contains(std::span(candidates), d) || has_gold_words(set, plan, d)) continue;
+      if (set.recipe.ignore_answers && holds_answer(question, documents[d])) continue;
+      candidates.push_back(d);
+    }
+    const bool restyled = set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
+    const std::string text = restyled ? search_style(question.text, random_) : question.text;
+    std::vector<Drawn> group;
+    for (const int32_t d : candidates) {
+      group.emplace_back().sample = b_.builder_.rerank(text, earlier, documents[d]);
+      if (static_cast<int64_t>(group.back().sample.tokens.size()) > recipe_.max_sample_tokens) return false;
+    }
+    if (group.size() < 2) return false;
+    std::move(group.begin(), group.end(), std::back_inserter(drawn_));
+    return true;
+  }
+
+  bool holds_answer(const BeirQuestion& question, std::span<const int32_t> text) const {
+    for (const std::string& answer : question.answers) {
+      for (const auto& form : forms(answer)) {
+        if (contains(text, form)) return true;
+      }
+    }
+    return false;
+  }
+
   void finish() {
     batch_.tokens = pool_.sequences().tokens;
     batch_.starts = pool_.sequences().starts;
@@ -416,12 +468,8 @@ class Batcher::Draft {
   }
 
   void add_holders_of_answers(const BeirQuestion& question, std::set<int32_t>& ignored) const {
-    for (const std::string& answer : question.answers) {
-      for (const auto& form : forms(answer)) {
-        for (int32_t i = 0; i < pool_.size(); ++i) {
-          if (contains(pool_.text(i), form)) ignored.insert(i);
-        }
-      }
+    for (int32_t i = 0; i < pool_.size(); ++i) {
+      if (holds_answer(question, pool_.text(i))) ignored.insert(i);
     }
   }
 
@@ -488,6 +536,7 @@ Batcher::Batcher(const DataRecipe& recipe, const TrainingData& data, const Token
       filler_weights_(data.datasets.size(), 0.0) {
   for (const TrainingSet& set : data.sets) {
     question_weights_.push_back(set.recipe.weight);
+    rerank_weights_.push_back(set.recipe.weight * set.recipe.rerank);
     filler_weights_[static_cast<size_t>(set.dataset)] += set.recipe.weight;
   }
   if (data.corpus >= 0) filler_weights_[static_cast<size_t>(data.corpus)] += recipe.corpus_weight;

@@ -34,6 +34,7 @@ class Batcher {
   SampleBuilder builder_;
   uint64_t seed_;
   std::vector<double> question_weights_;  // [sets]
+  std::vector<double> rerank_weights_;    // [sets]
   std::vector<double> filler_weights_;    // [datasets]
 };
 

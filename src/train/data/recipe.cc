@@ -64,8 +64,8 @@ Schedule<NumberChoice> read_choices(const TomlFields& fields, const char* key, i
 }
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
-  fields.allow_only({"folder", "weight", "retrieve", "answer", "types", "reading_only", "counterfactual", "titles",
-                     "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors",
+  fields.allow_only({"folder", "weight", "retrieve", "answer", "rerank", "types", "reading_only", "counterfactual",
+                     "titles", "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors",
                      "teacher_lexical"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
@@ -74,6 +74,7 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.reading_only = fields.flag("reading_only", false) || set.counterfactual;
   set.retrieve = fields.number("retrieve", set.reading_only ? 0 : 1, 0, kMaxWeight);
   set.answer = fields.number("answer", 1, 0, kMaxWeight);
+  set.rerank = fields.number("rerank", set.reading_only ? 0 : 1, 0, kMaxWeight);
   set.types = fields.strings("types");
   set.titles = fields.flag("titles", true);
   set.search_style = fields.number("search_style", 0, 0, 1);
@@ -87,6 +88,9 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   }
   if (set.reading_only && set.retrieve > 0) {
     fields.refuse("retrieve", "a set that is only read has nothing to retrieve", "leave the field out");
+  }
+  if (set.reading_only && set.rerank > 0) {
+    fields.refuse("rerank", "the questions of a set that is only read do not tell documents apart", "leave it out");
   }
   if (set.retrieve + set.answer <= 0) fields.refuse("answer", "retrieve and answer are both 0");
   if (set.reading_only && !set.teacher.empty()) fields.refuse("teacher", "a set that is only read has no teacher");
@@ -102,6 +106,10 @@ void check(const DataRecipe& recipe, const TomlFields& fields) {
   if (!any) fields.refuse("sets", "every weight is 0");
   if (recipe.language_share + recipe.reconstruct_share >= 1) {
     fields.refuse("language_share", "language_share and reconstruct_share leave no room for questions");
+  }
+  if (recipe.rerank_questions > 0 && std::all_of(recipe.sets.begin(), recipe.sets.end(),
+                                                 [](const SetRecipe& s) { return s.weight * s.rerank == 0; })) {
+    fields.refuse("rerank_questions", "no set has questions for them", "raise the rerank of a set");
   }
   for (const auto& phase : recipe.pool_tokens.phases) {
     if (phase.value < 2 * recipe.max_document_tokens) {
@@ -124,9 +132,26 @@ toml::table read_toml(const std::string& path) {
 }
 
 DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) {
-  fields.allow_only({"sets", "corpus", "corpus_weight", "language_share", "reconstruct_share", "reconstruct_tokens",
-                     "read_share", "samples", "max_sample_tokens", "max_document_tokens", "id_digits", "neighbours",
-                     "hard_negatives_per_question", "held_out", "pool_tokens", "extra_tokens", "top_k", "distractors"});
+  fields.allow_only({"sets",
+                     "corpus",
+                     "corpus_weight",
+                     "language_share",
+                     "reconstruct_share",
+                     "reconstruct_tokens",
+                     "read_share",
+                     "samples",
+                     "max_sample_tokens",
+                     "max_document_tokens",
+                     "id_digits",
+                     "neighbours",
+                     "hard_negatives_per_question",
+                     "rerank_questions",
+                     "rerank_negatives",
+                     "held_out",
+                     "pool_tokens",
+                     "extra_tokens",
+                     "top_k",
+                     "distractors"});
   DataRecipe recipe;
   for (const TomlFields& set : fields.tables("sets")) recipe.sets.push_back(read_set(set, root));
   recipe.corpus = resolved(fields.string("corpus", ""), root);
@@ -142,6 +167,8 @@ DataRecipe parse_data_recipe(const TomlFields& fields, const std::string& root) 
   recipe.neighbours = fields.integer("neighbours", recipe.neighbours, 0, 1024);
   recipe.hard_negatives_per_question =
       fields.integer("hard_negatives_per_question", recipe.hard_negatives_per_question, 0, 1024);
+  recipe.rerank_questions = fields.integer("rerank_questions", recipe.rerank_questions, 0, 1 << 20);
+  recipe.rerank_negatives = fields.integer("rerank_negatives", recipe.rerank_negatives, 1, 1024);
   recipe.held_out = fields.number("held_out", recipe.held_out, 0, 0.9);
   recipe.pool_tokens = read_tokens(fields, "pool_tokens", 1 << 15, 2);
   recipe.extra_tokens = read_tokens(fields, "extra_tokens", 0, 0);

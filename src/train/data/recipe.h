@@ -40,6 +40,7 @@ struct SetRecipe {
   bool reading_only = false;       // its questions do not tell documents apart: no routing loss
   bool counterfactual = false;     // its texts contradict the world: reading only, too
   bool titles = true;              // false: the documents are encoded without their titles
+  double rerank = 1;               // share of its questions among those whose candidates are judged, beside its weight
   double search_style = 0;         // share of its routing questions rewritten as typed into a search box
   bool ignore_answers = false;     // a document that holds an answer is not a negative
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
@@ -63,6 +64,8 @@ struct DataRecipe {
   int id_digits = 4;
   int64_t neighbours = 1;                   // documents of the gold one's article, per question
   int64_t hard_negatives_per_question = 2;  // from the set's file
+  int64_t rerank_questions = 0;             // in a step, whose candidates are judged: kRerank, beside the samples
+  int64_t rerank_negatives = 5;             // wrong candidates of each
   double held_out = 0.02;                   // share of the questions
   Schedule<int64_t> pool_tokens;            // with gradient
   Schedule<int64_t> extra_tokens;           // of further documents, forward only

@@ -60,6 +60,19 @@ Sample SampleBuilder::read(std::string_view question, std::span<const Hop> hops,
   return sample;
 }
 
+Sample SampleBuilder::rerank(std::string_view question, std::span<const Hop> earlier,
+                             std::span<const int32_t> text) const {
+  Sample sample;
+  sample.kind = SampleKind::kRerank;
+  append(sample, prompts_.rerank_question(question));
+  for (const Hop& hop : earlier) {
+    for (const CitedDocument& document : hop) append(sample, prompts_.rerank_document(document.text));
+  }
+  append(sample, prompts_.rerank_document(text));
+  append(sample, prompts_.rerank_ask(question));
+  return sample;
+}
+
 Sample SampleBuilder::reconstruct(int64_t id, std::span<const int32_t> text, int64_t count) const {
   Sample sample = ask(SampleKind::kReconstruct, std::string("[").append(std::to_string(id)).append("]"), {});
   append(sample, text.first(std::min(text.size(), static_cast<size_t>(count))), true);

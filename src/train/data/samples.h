@@ -41,6 +41,9 @@ class SampleBuilder {
   /// The same, but nothing routes: as the engine reads documents that the caller gives it.
   Sample read(std::string_view question, std::span<const Hop> hops, std::string_view answer) const;
 
+  /// Is the document worth citing, once those of `earlier` are there? What would be yes or no is not part of it.
+  Sample rerank(std::string_view question, std::span<const Hop> earlier, std::span<const int32_t> text) const;
+
   /// The query template with "[id]" as question → the first `count` tokens of the text, from its pooled content alone;
   /// the stop token too when they are all of it.
   Sample reconstruct(int64_t id, std::span<const int32_t> text, int64_t count) const;
