@@ -7,8 +7,8 @@ usage: key_values.py CORPUS OUTPUT [--documents N] [--seed N]
 
 CORPUS: a BEIR folder with long enough texts. A document of OUTPUT holds a passage of it with one to three facts, each
 about a name of its own; some names have two facts in different documents. hard_negatives.tsv lists documents with
-another fact of the same name or the same kind. Wordings, kinds and forms of names are this file's own: benchmarks of
-this kind ("needles") have theirs and stay unseen.
+another fact of the same name or the same kind. Half of the values are codes of letters and digits. Wordings, kinds and
+forms of names are this file's own: benchmarks of this kind ("needles") have theirs and stay unseen.
 """
 import argparse
 import collections
@@ -31,6 +31,13 @@ STATEMENTS = ("The {kind} of {name} is {value}.", "The {kind} for {name} is {val
 QUESTIONS = ("What is the {kind} of {name}?", "What is the {kind} for {name}?", "Which {kind} does {name} have?",
              "Tell me the {kind} of {name}.", "I need the {kind} for {name}.", "{name}: which {kind}?",
              "What {kind} was given for {name}?", "{kind} of {name}?")
+DIGITS, HEXADECIMAL, LETTERS = "0123456789", "0123456789abcdef", "ABCDEFGHKLMNPRSTUVWXYZ"
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+          "December")
+# Makers of values with their shares in percent. Codes of letters and digits, which are hard to copy, are half of them.
+VALUES = (("hexadecimal", 16), ("uuid", 12), ("serial", 10), ("mixed", 8), ("short_code", 4),
+          ("number", 15), ("long_number", 7), ("decimal", 4), ("date", 5), ("time", 3), ("price", 3), ("mail", 4),
+          ("word", 4), ("two_words", 5))
 SECOND_FACT = 0.25  # share of the names that have one
 LEAST_WORDS, MOST_WORDS = 30, 170  # of a passage
 
@@ -61,15 +68,55 @@ class Maker:
                 return made
 
     def value(self):
-        form = self.rng.randrange(8)
-        if form < 4:
-            digits = self.rng.randrange(2, 9)
-            return str(self.rng.randrange(10 ** (digits - 1), 10**digits))
-        if form == 4:
-            return "".join(self.rng.choice("0123456789abcdef") for _ in range(self.rng.randrange(6, 13)))
-        if form == 5:
-            return f"{self.rng.choice('ABCDEFGHKLMNPRSTUVW')}{self.rng.choice('ABCDEFGHKLMNPRSTUVW')}-{self.rng.randrange(10, 10000)}"
-        return self.word() if form == 6 else f"{self.word()} {self.word()}"
+        forms, shares = zip(*VALUES)
+        return getattr(self, self.rng.choices(forms, shares)[0])()
+
+    def drawn(self, characters, count):
+        return "".join(self.rng.choices(characters, k=count))
+
+    def number(self):
+        digits = self.rng.randrange(2, 9)
+        return str(self.rng.randrange(10 ** (digits - 1), 10**digits))
+
+    def long_number(self):
+        return self.rng.choice(DIGITS[1:]) + self.drawn(DIGITS, self.rng.randrange(8, 16))
+
+    def decimal(self):
+        return f"{self.number()}.{self.drawn(DIGITS, self.rng.randrange(2, 7))}"
+
+    def hexadecimal(self):
+        return self.drawn(HEXADECIMAL, self.rng.randrange(8, 33))
+
+    def uuid(self):
+        groups = self.rng.choice(((8, 4, 4, 4, 12), (8, 4, 4), (6, 6), (4, 4, 4, 4)))
+        return "-".join(self.drawn(HEXADECIMAL, n) for n in groups)
+
+    def serial(self):
+        groups = self.rng.choice(((3, 4), (2, 4, 3), (5, 5), (4, 4, 4)))
+        return "-".join(self.drawn(LETTERS + DIGITS[2:], n) for n in groups)
+
+    def short_code(self):
+        return f"{self.drawn(LETTERS, 2)}-{self.rng.randrange(10, 10000)}"
+
+    def mixed(self):
+        return self.drawn(LETTERS + LETTERS.lower() + DIGITS, self.rng.randrange(8, 17))
+
+    def date(self):
+        day, month, year = self.rng.randrange(1, 29), self.rng.randrange(12), self.rng.randrange(1950, 2060)
+        return self.rng.choice((f"{day} {MONTHS[month]} {year}", f"{MONTHS[month]} {day}, {year}",
+                                f"{year}-{month + 1:02}-{day:02}"))
+
+    def time(self):
+        return f"{self.rng.randrange(24)}:{self.rng.randrange(60):02}"
+
+    def price(self):
+        return f"{self.rng.choice('$€£')}{self.rng.randrange(1, 20000):,}.{self.rng.randrange(100):02}"
+
+    def mail(self):
+        return f"{self.word()}.{self.word()}@{self.word()}.{self.rng.choice(('org', 'net', 'example'))}"
+
+    def two_words(self):
+        return f"{self.word()} {self.word()}"
 
 
 def hide(text, statements, rng):

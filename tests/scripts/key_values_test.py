@@ -3,6 +3,7 @@ import collections
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,13 @@ with tempfile.TemporaryDirectory() as place:
         assert question["answers"][0] in documents[gold[q]], (q, question, documents[gold[q]], SEED)
         assert gold[q] not in wrong[q] and all(d in documents for d in wrong[q]), q
     assert sum(bool(w) for w in wrong.values()) > 0.9 * len(questions)
+    values = [q["answers"][0] for q in questions.values()]
+    codes = [v for v in values if re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[0-9A-Za-z-]*", v)]
+    assert 0.4 < len(codes) / len(values) < 0.6, (len(codes), len(values), SEED)
+    for form in (r"[0-9a-f]{24,32}", r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"[0-9A-Z]{3}-[0-9A-Z]{4}", r"\d{9,16}",
+                 r"\d+\.\d+", r"\d{1,2} [A-Z][a-z]+ \d{4}", r"\d{1,2}:\d\d", r"[$€£][\d,]+\.\d\d",
+                 r"\w+\.\w+@\w+\.\w+"):
+        assert any(re.fullmatch(form, v) for v in values), (form, SEED)
     assert len({q["text"] for q in questions.values()}) > 0.99 * len(questions)
     assert make(place / "b", place / "in", "--documents", "300", "--seed", "7") == (documents, questions, gold, wrong)
     assert make(place / "c", place / "in", "--documents", "300", "--seed", "8")[0] != documents
