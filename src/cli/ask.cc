@@ -72,7 +72,8 @@ int run(const Common& common, Options o) {
   if (o.trace) print_trace(answer);
   std::cout << answer.text << '\n';
   for (const FetchedDocument& d : answer.documents) {
-    std::cout << fmt::format("  [{}] {}: {}\n", d.id, one_line(d.external_id, 40), one_line(d.text, 160));
+    const std::string relevance = d.relevance ? fmt::format(" (relevance {:.2f})", *d.relevance) : "";
+    std::cout << fmt::format("  [{}] {}{}: {}\n", d.id, one_line(d.external_id, 40), relevance, one_line(d.text, 160));
   }
   if (answer.missing.any()) std::cout << "  " << describe_missing(answer.missing) << '\n';
   std::cerr << fmt::format(

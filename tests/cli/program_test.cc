@@ -1,4 +1,5 @@
 // The program msa from outside: arguments in, stdout, stderr and exit code out.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -6,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <sstream>
 #include <string>
@@ -19,7 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
+using ::testing::Gt;
 using ::testing::HasSubstr;
+using ::testing::Lt;
 
 struct Outcome {
   int code = -1;
@@ -278,6 +282,32 @@ TEST_F(Program, SampledAnswersRepeatWithTheirSeed) {
   };
   EXPECT_EQ(ask("5")["answer"], ask("5")["answer"]);
   EXPECT_EQ(ask("5")["seed"], 5);
+}
+
+TEST_F(Program, SaysWhichCandidatesWereReadAndHowTheyWereJudged) {
+  msa_json({"add", path("texts")});
+  std::vector<std::string> ask{"ask", "Who wrote it?", "--max-tokens", "4", "--hops", "1", "--rerank", "3"};
+  const json answer = msa_json(ask);
+  const json& read = answer["hops"][0]["read"];
+  ASSERT_EQ(read.size(), 3u) << "the tiny model fetched nothing: give it another question";
+  std::map<int64_t, double> relevance;
+  for (const json& c : read) {
+    EXPECT_THAT(c["prior"].get<double>(), AllOf(Gt(0), Lt(1)));
+    relevance[c["id"]] = c["relevance"];
+    EXPECT_THAT(relevance[c["id"]], AllOf(Gt(0), Lt(1)));
+  }
+  EXPECT_EQ(relevance.size(), 3u);
+  ASSERT_FALSE(answer["documents"].empty());
+  const std::string printed = msa(ask).out;
+  for (const json& d : answer["documents"]) {
+    ASSERT_TRUE(d.contains("relevance")) << d;
+    EXPECT_EQ(d["relevance"], relevance.at(d["id"]));
+    EXPECT_THAT(printed, HasSubstr(fmt::format(" (relevance {:.2f}): ", d["relevance"].get<double>())));
+  }
+  ask.back() = "0";
+  EXPECT_EQ(msa_json(ask)["hops"][0]["read"], json::array());
+  ask.back() = "1025";
+  EXPECT_EQ(msa(ask).code, 2);
 }
 
 TEST_F(Program, TracesEveryHop) {
