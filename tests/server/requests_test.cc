@@ -60,6 +60,7 @@ TEST(ChatRequest, ReadsEveryField) {
                                                         {"top_k", 2},
                                                         {"hops", 0},
                                                         {"max_documents", 5},
+                                                        {"rerank", 6},
                                                         {"trace", true}}}}),
                                                 "memory");
   EXPECT_EQ(r.model, "m");
@@ -75,6 +76,16 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_EQ(r.ask.top_k, 2);
   EXPECT_EQ(r.ask.max_hops, 0);
   EXPECT_EQ(r.ask.max_documents, 5);
+  EXPECT_EQ(r.ask.rerank, 6);
+}
+
+TEST(ChatRequest, CandidatesReadAreTheModelsNumberOrOneUpTo1024) {
+  const auto read = [](const Json& memory) {
+    return read_chat_request(chat({{"memory", memory}}), "memory").ask.rerank;
+  };
+  EXPECT_EQ(read(Json::object()), -1);
+  EXPECT_EQ(read({{"rerank", 0}}), 0);
+  EXPECT_EQ(read({{"rerank", 1024}}), 1024);
 }
 
 TEST(ChatRequest, RefusesWhatItCannotDo) {
@@ -99,6 +110,10 @@ TEST(ChatRequest, RefusesWhatItCannotDo) {
       {{{"messages", Json::array({{{"role", "user"}, {"content", nullptr}}})}}, "messages[0].content"},
       {{{"memory", {{"depth", 3}}}}, "memory.depth"},
       {{{"memory", {{"top_k", 0}}}}, "memory.top_k"},
+      {{{"memory", {{"rerank", -1}}}}, "memory.rerank"},
+      {{{"memory", {{"rerank", 1025}}}}, "memory.rerank"},
+      {{{"memory", {{"rerank", 1.5}}}}, "memory.rerank"},
+      {{{"memory", {{"rerank", "all"}}}}, "memory.rerank"},
       {{{"memory", 3}}, "memory"},
   };
   for (const auto& [more, param] : cases) {

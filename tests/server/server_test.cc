@@ -221,6 +221,30 @@ TEST_F(ServerTest, AnswersAsAskDoesWholeAndInPieces) {
   EXPECT_EQ(memory["documents"], reply["memory"]["documents"]);
 }
 
+TEST_F(ServerTest, ReadsCandidatesOnDemandWhereTheModelHasPromptsForIt) {
+  const std::filesystem::path path = folder_.path() / "tiny" / "msa_template.json";
+  json prompts = json::parse(std::ifstream(path));
+  json body = question("Who tells of it?");
+  body["memory"] = {{"trace", true}, {"rerank", 3}};
+  start();
+  add_texts(6);
+  const Reply read = post("/v1/chat/completions", body);
+  ASSERT_EQ(read.status, 200) << read.body;
+  const json memory = read.object()["memory"];
+  EXPECT_EQ(memory["hops"][0]["read"].size(), 3u);
+  ASSERT_FALSE(memory["documents"].empty());
+  for (const json& d : memory["documents"]) EXPECT_TRUE(d.contains("relevance")) << d;
+
+  server_.reset();
+  bank_.reset();
+  prompts["id_decoding"].erase("rerank");
+  std::ofstream(path) << prompts.dump();
+  start();
+  const Reply refused = post("/v1/chat/completions", body);
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_EQ(refused.object()["error"]["param"], "memory.rerank");
+}
+
 TEST_F(ServerTest, RefusesInOpenAIsShape) {
   start();
   const auto expect = [&](const Reply& r, int status, const std::string& code) {
