@@ -23,7 +23,8 @@ Json hops_json(const Answer& answer, const std::vector<int>& layers) {
       routed.push_back({{"id", d.id}, {"external_id", d.external_id}, {"score", d.score}, {"layers", scores}});
     }
     Json read = Json::array();
-    for (const ReadCandidate& c : h.read) read.push_back({{"id", c.id}, {"prior", c.prior}, {"relevance", c.relevance}});
+    for (const ReadCandidate& c : h.read)
+      read.push_back({{"id", c.id}, {"prior", c.prior}, {"relevance", c.relevance}});
     hops.push_back(
         {{"routed", std::move(routed)},
          {"read", std::move(read)},

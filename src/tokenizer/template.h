@@ -55,9 +55,9 @@ class PromptTemplate {
   /// Candidates are read before one is cited: a pointwise reranker with the model's own weights (monoT5, Nogueira et
   /// al. 2020, arXiv 2003.06713). Without its prompts `yes` is negative.
   struct Rerank {
-    int documents = 0;    // read in a hop, at most, by their prior; 0: none
-    float weight = 1;     // of log p(yes) / p(no) beside the log of the prior
-    float confident = 1;  // p(yes) that leaves the other candidates unread
+    int documents = 0;          // read in a hop, at most, by their prior; 0: none
+    float weight = 1;           // of log p(yes) / p(no) beside the log of the prior
+    float confident = 1;        // p(yes) that leaves the other candidates unread
     int32_t yes = -1, no = -1;  // the first tokens of both
   };
   Rerank rerank;
