@@ -246,7 +246,7 @@ class Interleave {
       log_odds[i] = reranker.log_odds(context, record->text);
       if (!log_odds[i]) continue;
       hop.read.push_back({candidates[i].id, static_cast<float>(candidates[i].prior), probability(*log_odds[i])});
-      if (hop.read.back().relevance >= rerank.confident || is_cancelled()) break;
+      if (hop.read.back().relevance > rerank.confident || is_cancelled()) break;
     }
     weigh_by(log_odds, rerank.weight, candidates);
     hop.rerank_ms = ms_since(start);
