@@ -588,6 +588,23 @@ TEST_F(BatcherTest, JudgedCandidatesOfALaterHopStandBehindTheEarlierDocument) {
   }
 }
 
+TEST_F(BatcherTest, OfGoldDocumentsWithoutOrderOneMayStandBeforeTheCandidates) {
+  sets_.write_set("pair", {{"a", "", "alpha text"}, {"b", "", "beta text"}, {"c", "", "gamma text"}},
+                  {{"q", "Which?", {"beta"}, {"a", "b"}}});
+  use("samples = 1\nmax_document_tokens = 64\npool_tokens = 500\nheld_out = 0\nrerank_questions = 1\n"
+      "[[data.sets]]\nfolder = \"pair\"\n");
+  std::set<std::string> right;
+  for (int64_t step = 0; step < 60; ++step) {
+    const Batch batch = batcher_->make(step);
+    right.insert(read(batch).samples[static_cast<size_t>(batch.rerank_starts.front())]);
+  }
+  EXPECT_EQ(right.size(), 4u);
+  for (const char* documents : {"\nText: alpha text\nDoes", "\nText: beta text\nDoes",
+                                "Text: alpha text\nText: beta text\n", "Text: beta text\nText: alpha text\n"}) {
+    EXPECT_THAT(right, Contains(HasSubstr(documents)));
+  }
+}
+
 TEST_F(BatcherTest, DistractorsGiveWayToTheGoldText) {
   const std::string filler(150, 'x');
   sets_.write_set("long", {{"a", "", filler + " answer"}, {"b", "", "other " + filler}, {"c", "", "more " + filler}},

@@ -388,11 +388,13 @@ class Batcher::Draft {
     const BeirQuestion& question = dataset_of(set).questions[static_cast<size_t>(index)];
     Plan plan = plan_retrieval(question);
     const TokenArrays& documents = dataset_of(set).documents;
+    std::vector<int32_t> candidates{plan.targets.front()};  // drawn: plan_retrieval shuffles
+    // Without an order any other gold document may have been fetched before.
+    if (plan.targets.size() > 1 && random_.below(2) == 0) plan.hops.push_back({plan.targets[1]});
     std::vector<Hop> earlier;
     for (const std::vector<int32_t>& hop : plan.hops) {
       for (const int32_t d : hop) earlier.push_back({{0, documents[d]}});
     }
-    std::vector<int32_t> candidates{plan.targets.front()};  // drawn: plan_retrieval shuffles
     for (const int32_t d : distractor_candidates(set, index)) {
       if (static_cast<int64_t>(candidates.size()) > recipe_.rerank_negatives) break;
       if (contains(std::span(candidates), d) || has_gold_words(set, plan, d)) continue;
