@@ -52,6 +52,7 @@ def show_costs(replies):
     print(f"  load the model and the bank  {sum(r['ms'].get('load', 0) for r in replies) / count:8.0f} ms")
     print(f"  read the question and hops   {sum(h['ms']['prefill'] for h in hops) / count:8.0f} ms")
     print(f"    of this routing            {sum(h['ms']['route'] for h in hops) / count:8.0f} ms")
+    print(f"  read the best candidates     {sum(h['ms']['rerank'] for h in hops) / count:8.0f} ms")
     print(f"  write document ids           {sum(h['ms']['decode'] for h in hops) / count:8.0f} ms")
     print(f"  write the answer             {answer_ms / count:8.0f} ms   {rate(tokens, answer_ms)}")
     print(f"  all but loading              {sum(r['ms']['total'] for r in replies) / count:8.0f} ms")
