@@ -240,15 +240,19 @@ class Interleave {
     for (const FetchedDocument& d : answer_.documents) earlier.push_back(d.text);
     Reranker reranker(context, model_, question_, earlier, model_.head().length() + top_k_);
     std::vector<std::optional<float>> log_odds(candidates.size());
+    const std::vector<IdCandidate> unread = candidates;
     for (const size_t i : order) {
       const std::optional<DocumentRecord> record = bank_.find(candidates[i].id, *snapshot_);
       if (!record || !record->has_text) continue;
       log_odds[i] = reranker.log_odds(context, record->text);
       if (!log_odds[i]) continue;
-      hop.read.push_back({candidates[i].id, static_cast<float>(candidates[i].prior), probability(*log_odds[i])});
-      if (hop.read.back().relevance > rerank.confident || is_cancelled()) break;
+      hop.read.push_back({candidates[i].id, static_cast<float>(unread[i].prior), probability(*log_odds[i])});
+      candidates = unread;
+      weigh_by(log_odds, rerank.weight, candidates);
+      const bool is_settled = std::any_of(candidates.begin(), candidates.end(),
+                                          [&](const IdCandidate& c) { return c.prior > rerank.confident; });
+      if (is_settled || is_cancelled()) break;
     }
-    weigh_by(log_odds, rerank.weight, candidates);
     hop.rerank_ms = ms_since(start);
   }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace msa {
 
@@ -36,9 +35,8 @@ std::optional<float> Reranker::log_odds(Context& context, std::string_view text)
 float probability(float log_odds) { return 1 / (1 + std::exp(-log_odds)); }
 
 void weigh_by(std::span<const std::optional<float>> log_odds, float weight, std::vector<IdCandidate>& candidates) {
-  float least = std::numeric_limits<float>::infinity();
-  for (const std::optional<float>& odds : log_odds) least = std::min(least, odds.value_or(least));
-  if (!std::isfinite(least)) return;
+  float least = 0;
+  for (const std::optional<float>& odds : log_odds) least = std::min(least, odds.value_or(0));
   std::vector<float> scores;
   for (size_t i = 0; i < candidates.size(); ++i) {
     scores.push_back(static_cast<float>(std::log(candidates[i].prior)) + weight * log_odds[i].value_or(least));

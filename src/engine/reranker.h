@@ -34,7 +34,7 @@ class Reranker {
 float probability(float log_odds);
 
 /// prior · exp(weight · log-odds), normalised. Candidates that were not read have the least log-odds of those that
-/// were: with none read the prior stays.
+/// were, 0 at most: with none read the prior stays.
 void weigh_by(std::span<const std::optional<float>> log_odds, float weight, std::vector<IdCandidate>& candidates);
 
 }  // namespace msa

@@ -57,7 +57,7 @@ class PromptTemplate {
   struct Rerank {
     int documents = 0;          // read in a hop, at most, by their prior; 0: none
     float weight = 1;           // of log p(yes) / p(no) beside the log of the prior
-    float confident = 1;        // a p(yes) above it leaves the other candidates unread
+    float confident = 1;        // the best one's share of the result that leaves the others unread
     int32_t yes = -1, no = -1;  // the first tokens of both
   };
   Rerank rerank;

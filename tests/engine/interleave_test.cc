@@ -184,6 +184,23 @@ TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
   EXPECT_TRUE(ask(options).hops.front().read.empty());
 }
 
+TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
+  const std::string path = folder_.path().string() + "/msa_template.json";
+  auto json = nlohmann::json::parse(std::ifstream(path));
+  json["id_decoding"]["prior_temperature"] = 1000;
+  json["id_decoding"]["rerank"]["documents"] = 5;
+  for (const auto& [confident, expected] : {std::pair<double, size_t>{0.1, 1}, {1, 5}}) {
+    json["id_decoding"]["rerank"]["confident"] = confident;  // five alike have .2 each
+    std::ofstream(path) << json.dump();
+    model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
+    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
+    add_five();
+    AskOptions options = short_answers();
+    options.top_k = 5;
+    EXPECT_EQ(ask(options).hops.front().read.size(), expected);
+  }
+}
+
 TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {
   const std::string path = folder_.path().string() + "/msa_template.json";
   auto json = nlohmann::json::parse(std::ifstream(path));
@@ -201,12 +218,15 @@ TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {
 TEST(WeighBy, UnreadCandidatesTakeTheLeastOddsOfTheOthers) {
   std::vector<IdCandidate> c{{1, {7}, 0.5}, {2, {8}, 0.3}, {3, {9}, 0.2}};
   weigh_by(std::vector<std::optional<float>>(3), 1, c);
-  EXPECT_EQ(c[0].prior, 0.5);
+  EXPECT_NEAR(c[0].prior, 0.5, 1e-6);
   weigh_by(std::vector<std::optional<float>>{std::log(0.5f), std::log(4.0f), std::nullopt}, 1, c);
   // 0.5 · 0.5, 0.3 · 4 and 0.2 · 0.5 of 1.55
   EXPECT_NEAR(c[0].prior, 0.25 / 1.55, 1e-6);
   EXPECT_NEAR(c[1].prior, 1.2 / 1.55, 1e-6);
   EXPECT_NEAR(c[2].prior, 0.1 / 1.55, 1e-6);
+  std::vector<IdCandidate> two{{1, {7}, 0.5}, {2, {8}, 0.5}};
+  weigh_by(std::vector<std::optional<float>>{std::log(3.0f), std::nullopt}, 1, two);
+  EXPECT_NEAR(two[0].prior, 0.75, 1e-6);  // nothing speaks for what was not read
 }
 
 TEST_P(Interleave, BytesAreBounded) {

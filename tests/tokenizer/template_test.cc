@@ -136,9 +136,9 @@ TEST(PromptTemplate, RerankAsksAboutTheLastDocument) {
   EXPECT_THAT(all.routed, Each(0));
   EXPECT_EQ(prompts.rerank.yes, tokenizer.encode("yes").front());
   EXPECT_EQ(prompts.rerank.no, tokenizer.encode("no").front());
-  EXPECT_EQ(prompts.rerank.documents, 8);
+  EXPECT_EQ(prompts.rerank.documents, 16);
   EXPECT_EQ(prompts.rerank.weight, 1.0f);
-  EXPECT_EQ(prompts.rerank.confident, 0.9f);
+  EXPECT_EQ(prompts.rerank.confident, 0.99f);
   Json json = Json::parse(std::ifstream(kModel + "msa_template.json"));
   json["id_decoding"].erase("rerank");
   const PromptTemplate without = PromptTemplate::from_json(json.dump(), "template", tokenizer);
