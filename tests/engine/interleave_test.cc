@@ -44,6 +44,16 @@ class Interleave : public DeviceTest {
          "The train to Bern leaves at nine.", "Bees dance to point to flowers."});
   }
 
+  nlohmann::json prompts() const { return nlohmann::json::parse(std::ifstream(folder_.path() / "msa_template.json")); }
+
+  /// The same model with other prompts, and five documents.
+  void use(const nlohmann::json& prompts) {
+    std::ofstream(folder_.path() / "msa_template.json") << prompts.dump();
+    model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
+    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
+    add_five();
+  }
+
   Answer ask(const AskOptions& options) { return Generator(*model_, *bank_).ask(*context_, "Who wrote it?", options); }
 
   testing::TemporaryFolder folder_;
@@ -125,16 +135,12 @@ TEST_P(Interleave, DocumentsAreBounded) {
 }
 
 TEST_P(Interleave, AHopTakesDocumentsUntilTheirPriorExceedsItsMass) {
-  const std::string path = folder_.path().string() + "/msa_template.json";
-  auto json = nlohmann::json::parse(std::ifstream(path));
+  nlohmann::json json = prompts();
   for (const auto& [mass, expected] : {std::pair<double, size_t>{1e-9, 1}, {0.999999, 3}}) {
     // A prior that hardly tells documents apart and that alone decides.
     json["id_decoding"] = {
         {"prior_weight", 1000}, {"prior_temperature", 100}, {"late_temperature", 100}, {"hop_mass", mass}};
-    std::ofstream(path) << json.dump();
-    model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
-    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
-    add_five();
+    use(json);
     const Answer answer = ask(short_answers());
     if (answer.hops.front().end == HopEnd::kModelEnded) continue;  // the model's choice, whatever the mass
     EXPECT_EQ(answer.hops.front().fetched.size(), expected);
@@ -144,17 +150,13 @@ TEST_P(Interleave, AHopTakesDocumentsUntilTheirPriorExceedsItsMass) {
 }
 
 TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
-  const std::string path = folder_.path().string() + "/msa_template.json";
-  auto json = nlohmann::json::parse(std::ifstream(path));
+  nlohmann::json json = prompts();
   // The router hardly tells documents apart; what the candidates' texts say decides.
   json["id_decoding"]["prior_temperature"] = 1000;
   json["id_decoding"]["prior_weight"] = 1e6;
   json["id_decoding"]["rerank"]["weight"] = 100;
   json["id_decoding"]["rerank"]["documents"] = 5;
-  std::ofstream(path) << json.dump();
-  model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
-  bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
-  add_five();
+  use(json);
   AskOptions options = short_answers();
   options.top_k = 5;
   const HopTrace hop = ask(options).hops.front();
@@ -185,16 +187,12 @@ TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
 }
 
 TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
-  const std::string path = folder_.path().string() + "/msa_template.json";
-  auto json = nlohmann::json::parse(std::ifstream(path));
+  nlohmann::json json = prompts();
   json["id_decoding"]["prior_temperature"] = 1000;
   json["id_decoding"]["rerank"]["documents"] = 5;
   for (const auto& [confident, expected] : {std::pair<double, size_t>{0.1, 1}, {1, 5}}) {
     json["id_decoding"]["rerank"]["confident"] = confident;  // five alike have .2 each
-    std::ofstream(path) << json.dump();
-    model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
-    bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
-    add_five();
+    use(json);
     AskOptions options = short_answers();
     options.top_k = 5;
     EXPECT_EQ(ask(options).hops.front().read.size(), expected);
@@ -202,13 +200,9 @@ TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
 }
 
 TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {
-  const std::string path = folder_.path().string() + "/msa_template.json";
-  auto json = nlohmann::json::parse(std::ifstream(path));
+  nlohmann::json json = prompts();
   json["id_decoding"].erase("rerank");
-  std::ofstream(path) << json.dump();
-  model_ = std::make_unique<Model>(*context_, folder_.path().string(), Precision::kF32);
-  bank_ = Bank::in_memory(bank_shape(model_->transformer(), DType::kF32));
-  add_five();
+  use(json);
   AskOptions options = short_answers();
   EXPECT_NO_THROW(ask(options));
   options.rerank = 3;
