@@ -56,7 +56,9 @@ TEST(RecipeTest, CounterfactualSetsAreOnlyRead) {
   const DataRecipe recipe = parse(std::string(kSet) + "counterfactual = true\n");
   EXPECT_TRUE(recipe.sets[0].reading_only);
   EXPECT_EQ(recipe.sets[0].retrieve, 0);
+  EXPECT_EQ(recipe.sets[0].rerank, 0);
   EXPECT_THAT(error_in(std::string(kSet) + "reading_only = true\nretrieve = 1\n"), HasSubstr("nothing to retrieve"));
+  EXPECT_THAT(error_in(std::string(kSet) + "reading_only = true\nrerank = 1\n"), HasSubstr("data.sets[0].rerank"));
 }
 
 TEST(RecipeTest, ErrorsNameFileLineAndField) {
@@ -76,6 +78,8 @@ TEST(RecipeTest, ErrorsNameFileLineAndField) {
   EXPECT_THAT(error_in(std::string(kSet) + "weight = 0\n"), HasSubstr("every weight is 0"));
   EXPECT_THAT(error_in(std::string(kSet) + "retrieve = 0\nanswer = 0\n"), HasSubstr("both 0"));
   EXPECT_THAT(error_in(std::string(kSet) + "reading_only = 1\n"), HasSubstr("true or false"));
+  EXPECT_THAT(error_in("rerank_questions = 4\n" + std::string(kSet) + "rerank = 0\n"),
+              HasSubstr("no set has questions for them"));
   EXPECT_THAT(error_in("language_share = 0.5\nreconstruct_share = 0.5\n" + std::string(kSet)), HasSubstr("no room"));
   EXPECT_THAT(error_in("pool_tokens = 100\n" + std::string(kSet)), HasSubstr("twice max_document_tokens"));
   EXPECT_THAT(error_in("pool_tokens = []\n" + std::string(kSet)), HasSubstr("no phase"));
