@@ -20,6 +20,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from beir_files import read_lines
+from introductions import MONTHS
 
 KINDS = ("access code", "locker number", "phone extension", "room", "seat", "price", "serial number", "account number",
          "deadline", "budget", "flight number", "shelf mark", "gate code", "invoice total", "passphrase", "call sign",
@@ -32,8 +33,6 @@ QUESTIONS = ("What is the {kind} of {name}?", "What is the {kind} for {name}?", 
              "Tell me the {kind} of {name}.", "I need the {kind} for {name}.", "{name}: which {kind}?",
              "What {kind} was given for {name}?", "{kind} of {name}?")
 DIGITS, HEXADECIMAL, LETTERS = "0123456789", "0123456789abcdef", "ABCDEFGHKLMNPRSTUVWXYZ"
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-          "December")
 # Makers of values with their shares in percent. Codes of letters and digits, which are hard to copy, are half of them.
 VALUES = (("hexadecimal", 16), ("uuid", 12), ("serial", 10), ("mixed", 8), ("short_code", 4),
           ("number", 15), ("long_number", 7), ("decimal", 4), ("date", 5), ("time", 3), ("price", 3), ("mail", 4),

@@ -290,17 +290,25 @@ class Batcher::Draft {
     return n;
   }
 
-  /// An answer as tokens, within a sentence and after punctuation.
-  std::vector<std::vector<int32_t>> forms(const std::string& answer) const {
-    return {b_.tokenizer_.encode(" " + answer), b_.tokenizer_.encode(answer)};
+  /// Answers as tokens, each within a sentence and after punctuation.
+  std::vector<std::vector<int32_t>> forms(std::span<const std::string> answers) const {
+    std::vector<std::vector<int32_t>> out;
+    for (const std::string& answer : answers) {
+      out.push_back(b_.tokenizer_.encode(" " + answer));
+      out.push_back(b_.tokenizer_.encode(answer));
+    }
+    return out;
+  }
+
+  static bool holds_any(std::span<const int32_t> text, const std::vector<std::vector<int32_t>>& forms) {
+    return std::any_of(forms.begin(), forms.end(), [&](const auto& form) { return contains(text, form); });
   }
 
   bool any_holds(const std::vector<Hop>& hops, const std::string& answer) const {
-    for (const auto& form : forms(answer)) {
-      for (const Hop& hop : hops) {
-        for (const CitedDocument& document : hop) {
-          if (contains(document.text, form)) return true;
-        }
+    const auto answers = forms({&answer, 1});
+    for (const Hop& hop : hops) {
+      for (const CitedDocument& document : hop) {
+        if (holds_any(document.text, answers)) return true;
       }
     }
     return false;
@@ -395,10 +403,11 @@ class Batcher::Draft {
     for (const std::vector<int32_t>& hop : plan.hops) {
       for (const int32_t d : hop) earlier.push_back({{0, documents[d]}});
     }
+    const auto answers = set.recipe.ignore_answers ? forms(question.answers) : std::vector<std::vector<int32_t>>{};
     for (const int32_t d : distractor_candidates(set, index)) {
       if (static_cast<int64_t>(candidates.size()) > recipe_.rerank_negatives) break;
       if (contains(std::span(candidates), d) || has_gold_words(set, plan, d)) continue;
-      if (set.recipe.ignore_answers && holds_answer(question, documents[d])) continue;
+      if (holds_any(documents[d], answers)) continue;
       candidates.push_back(d);
     }
     const bool restyled = set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
@@ -411,15 +420,6 @@ class Batcher::Draft {
     if (group.size() < 2) return false;
     std::move(group.begin(), group.end(), std::back_inserter(drawn_));
     return true;
-  }
-
-  bool holds_answer(const BeirQuestion& question, std::span<const int32_t> text) const {
-    for (const std::string& answer : question.answers) {
-      for (const auto& form : forms(answer)) {
-        if (contains(text, form)) return true;
-      }
-    }
-    return false;
   }
 
   void finish() {
@@ -470,8 +470,9 @@ class Batcher::Draft {
   }
 
   void add_holders_of_answers(const BeirQuestion& question, std::set<int32_t>& ignored) const {
+    const auto answers = forms(question.answers);
     for (int32_t i = 0; i < pool_.size(); ++i) {
-      if (holds_answer(question, pool_.text(i))) ignored.insert(i);
+      if (holds_any(pool_.text(i), answers)) ignored.insert(i);
     }
   }
 
