@@ -544,6 +544,16 @@ TEST_F(BatcherTest, SomeAnswersAreReadWithoutMemory) {
   EXPECT_NEAR(counts[SampleKind::kRead], 50, 25);
 }
 
+TEST_F(BatcherTest, SomeAnsweredQuestionsAreInSearchStyle) {
+  use("samples = 8\nmax_document_tokens = 64\npool_tokens = 4000\nheld_out = 0\n"
+      "[[data.sets]]\nfolder = \"one\"\nretrieve = 0\nanswer_search_style = 0.5\n");
+  int restyled = 0;
+  for (int64_t step = 0; step < 50; ++step) {
+    for (const std::string& sample : read(batcher_->make(step)).samples) restyled += sample.find('?') == std::string::npos;
+  }
+  EXPECT_NEAR(restyled, 200, 60);
+}
+
 TEST_F(BatcherTest, CandidatesAreJudgedOneRightAmongWrongOnes) {
   use("samples = 3\nmax_document_tokens = 64\npool_tokens = 2000\nheld_out = 0.2\nrerank_questions = 6\n"
       "rerank_negatives = 3\n[[data.sets]]\nfolder = \"one\"\n[[data.sets]]\nfolder = \"one\"\nreading_only = true\n");

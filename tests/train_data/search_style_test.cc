@@ -24,6 +24,11 @@ TEST(SearchStyle, LowerCaseWithoutClosingMark) {
   EXPECT_EQ(search_style("???", random), "???");
 }
 
+TEST(SearchStyle, AllWordsAreKept) {
+  EXPECT_EQ(all_words_in_search_style("Who  wrote Nana in 1880, and where? "), "who wrote nana in 1880, and where");
+  EXPECT_EQ(all_words_in_search_style("?"), "?");
+}
+
 TEST(SearchStyle, KeepsOrderAndEnoughWords) {
   const std::string question = "a b c d e f g h i j k l m n o p q r s t";
   std::set<std::string> seen;

@@ -253,6 +253,16 @@ class Batcher::Draft {
     return hops;
   }
 
+  std::string in_search_style(const TrainingSet& set, const std::string& question) {
+    const double share = set.recipe.search_style;
+    return share > 0 && random_.uniform() < share ? search_style(question, random_) : question;
+  }
+
+  std::string in_answer_style(const TrainingSet& set, const std::string& question) {
+    const double share = set.recipe.answer_search_style;
+    return share > 0 && random_.uniform() < share ? all_words_in_search_style(question) : question;
+  }
+
   /// False when the sample does not fit, even without distractors and with its texts cut.
   bool write(const TrainingSet& set, const BeirQuestion& question, Plan& plan, Sample& sample) {
     std::vector<Hop> hops = cited_hops(set, plan);
@@ -260,8 +270,7 @@ class Batcher::Draft {
     for (const int32_t d : plan.targets) targets.push_back(cited(set, d).id);
     const bool is_answer = plan.kind != SampleKind::kRetrieve;
     const std::string answer = is_answer ? any_of(std::span(question.answers)) : "";
-    const bool restyled = !is_answer && set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
-    const std::string text = restyled ? search_style(question.text, random_) : question.text;
+    const std::string text = is_answer ? in_answer_style(set, question.text) : in_search_style(set, question.text);
     const auto build = [&] {
       if (plan.kind == SampleKind::kRead) return b_.builder_.read(text, hops, answer);
       return is_answer ? b_.builder_.answer(text, hops, answer) : b_.builder_.retrieve(text, hops, targets);
@@ -410,8 +419,7 @@ class Batcher::Draft {
       if (holds_any(documents[d], answers)) continue;
       candidates.push_back(d);
     }
-    const bool restyled = set.recipe.search_style > 0 && random_.uniform() < set.recipe.search_style;
-    const std::string text = restyled ? search_style(question.text, random_) : question.text;
+    const std::string text = in_search_style(set, question.text);
     std::vector<Drawn> group;
     for (const int32_t d : candidates) {
       group.emplace_back().sample = b_.builder_.rerank(text, earlier, documents[d]);

@@ -65,8 +65,8 @@ Schedule<NumberChoice> read_choices(const TomlFields& fields, const char* key, i
 
 SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   fields.allow_only({"folder", "weight", "retrieve", "answer", "rerank", "types", "reading_only", "counterfactual",
-                     "titles", "search_style", "ignore_answers", "hard_negatives", "teacher", "teacher_vectors",
-                     "teacher_lexical"});
+                     "titles", "search_style", "answer_search_style", "ignore_answers", "hard_negatives", "teacher",
+                     "teacher_vectors", "teacher_lexical"});
   SetRecipe set;
   set.folder = resolved(fields.need_string("folder"), root);
   set.weight = fields.number("weight", 1, 0, kMaxWeight);
@@ -78,6 +78,7 @@ SetRecipe read_set(const TomlFields& fields, const std::string& root) {
   set.types = fields.strings("types");
   set.titles = fields.flag("titles", true);
   set.search_style = fields.number("search_style", 0, 0, 1);
+  set.answer_search_style = fields.number("answer_search_style", 0, 0, 1);
   set.ignore_answers = fields.flag("ignore_answers", false);
   set.hard_negatives = resolved(fields.string("hard_negatives", ""), root);
   set.teacher = resolved(fields.string("teacher", ""), root);

@@ -41,7 +41,8 @@ struct SetRecipe {
   bool counterfactual = false;     // its texts contradict the world: reading only, too
   bool titles = true;              // false: the documents are encoded without their titles
   double rerank = 1;               // share of its questions among those whose candidates are judged, beside its weight
-  double search_style = 0;         // share of its routing questions rewritten as typed into a search box
+  double search_style = 0;         // share of its routing questions rewritten as typed into a search box …
+  double answer_search_style = 0;  // … and of those answered, which keep all their words
   bool ignore_answers = false;     // a document that holds an answer is not a negative
   std::string hard_negatives;      // file: query-id, corpus-id; may be empty
   std::string teacher;             // file: query-id, corpus-id, score; may be empty

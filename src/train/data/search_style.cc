@@ -41,20 +41,32 @@ void keep_a_run(std::vector<std::string>& words, RandomStream& random) {
   words = {words.begin() + begin, words.begin() + begin + length};
 }
 
+std::vector<std::string> words_of(std::string_view question) {
+  while (question.ends_with('?') || question.ends_with('.') || question.ends_with(' ')) question.remove_suffix(1);
+  return lower_case_words(question);
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
 }  // namespace
 
+std::string all_words_in_search_style(std::string_view question) {
+  const std::vector<std::string> words = words_of(question);
+  return words.empty() ? std::string(question) : joined(words);
+}
+
 std::string search_style(std::string_view question, RandomStream& random) {
-  std::string_view bare = question;
-  while (bare.ends_with('?') || bare.ends_with('.') || bare.ends_with(' ')) bare.remove_suffix(1);
-  std::vector<std::string> words = lower_case_words(bare);
+  std::vector<std::string> words = words_of(question);
   if (words.empty()) return std::string(question);
   if (words.size() > kLeastWords && random.below(2) == 0) {
     drop_some(words, random);
     keep_a_run(words, random);
   }
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
-  return text;
+  return joined(words);
 }
 
 }  // namespace msa::train

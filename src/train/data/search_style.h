@@ -12,4 +12,7 @@ namespace msa::train {
 /// question of marks alone stays as it is.
 std::string search_style(std::string_view question, RandomStream& random);
 
+/// The same without losing a word.
+std::string all_words_in_search_style(std::string_view question);
+
 }  // namespace msa::train
