@@ -2,15 +2,15 @@
 """Questions about passages by a model that learnt from people's questions how to ask.
 
 usage: ask_questions.py CORPUS OUTPUT --model FILE.gguf|DIR --learn SET[=TYPE] … [--learn-search SET[=TYPE] …]
-                        [--held-out SET …] [--documents 60000] [--each 2] [--steps 900] [--seed 1] [--device cuda|cpu]
+                        [--held-out SET …] [--documents 60000] [--each 2] [--steps 300] [--seed 1] [--part I/N]
 
 A small language model learns on the sets to write an answer and a question to it below a passage, and to answer
 (question_model.py); --learn-search: questions as typed into a search box. Then it asks about documents of CORPUS. A
 question stays if the same model, asked, gives that very answer, if the answer is in the text and not in the question,
 and if a sentence encoder (all-MiniLM-L6-v2) finds the document among its first --rank of all that were drawn: PAQ's and
 GPL's ways of keeping questions (arXiv 2102.07033, 2112.07577). --held-out: documents titled like a gold document of
-these sets are not asked about, and no question of theirs is learnt or kept. Needs torch, transformers, gguf; on a GPU
-four minutes, on a CPU a day.
+these sets are not asked about, and no question of theirs is learnt or kept. --part 2/4: the second quarter of the
+documents, for several GPUs; the parts' files are joined with cat. Needs torch, transformers, gguf and a GPU.
 """
 import argparse
 import json
@@ -92,7 +92,7 @@ def ranks(encoder, texts, questions, own):
     return out
 
 
-def write(folder, documents, kept):
+def write(folder, documents, kept, part):
     """kept: (document's index, style, question, answer)."""
     folder.mkdir(parents=True, exist_ok=True)
     open_ = lambda name: open(folder / name, "w", encoding="utf-8")
@@ -100,11 +100,12 @@ def write(folder, documents, kept):
         for d in documents:
             out.write(json.dumps(d, ensure_ascii=False) + "\n")
     with open_("queries.jsonl") as questions, open_("qrels.tsv") as gold:
-        gold.write("query-id\tcorpus-id\tscore\n")
+        if part == 1:
+            gold.write("query-id\tcorpus-id\tscore\n")
         for i, (document, style, question, answer) in enumerate(kept):
-            line = {"_id": f"a{i}", "text": question, "answers": [answer], "type": style}
+            line = {"_id": f"a{part}-{i}", "text": question, "answers": [answer], "type": style}
             questions.write(json.dumps(line, ensure_ascii=False) + "\n")
-            gold.write(f"a{i}\t{documents[document]['_id']}\t1\n")
+            gold.write(f"a{part}-{i}\t{documents[document]['_id']}\t1\n")
 
 
 def main():
@@ -117,12 +118,14 @@ def main():
     parser.add_argument("--held-out", action="append", type=pathlib.Path, default=[])
     parser.add_argument("--documents", type=int, default=60000)
     parser.add_argument("--each", type=int, default=2, help="questions asked about a document")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rank", type=int, default=5)
     parser.add_argument("--encoder", type=pathlib.Path, help="folder of another sentence encoder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device")
+    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
+    part, parts = (int(n) for n in options.part.split("/"))
     began = time.time()
     report = lambda text: print(f"{time.time() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
 
@@ -133,17 +136,15 @@ def main():
         sys.exit(f"error: {options.corpus} has {len(passages)} documents of {LEAST_WORDS} words that are not held out, "
                  f"{options.documents} are asked for (fix: a smaller --documents)")
     rng = random.Random(options.seed)
-    passages = rng.sample(passages, options.documents)
+    passages = rng.sample(passages, options.documents)[part - 1::parts]
     examples = [e for spec in options.learn for e in examples_of(spec, "question", forbidden)]
     report(f"{len(examples)} questions to learn from")
     for spec in options.learn_search:
         examples += examples_of(spec, "search", forbidden) * SEARCH_REPEATS
 
-    import torch
     from dense_teacher import Encoder, package_model
     from question_model import QuestionModel
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = QuestionModel(options.model, device, options.seed)
+    model = QuestionModel(options.model, options.device, options.seed + part)
     model.learn(examples, options.steps, report)
 
     asked = [d for d in range(len(passages)) for _ in range(options.each)]
@@ -161,10 +162,10 @@ def main():
                               [a for _, _, _, a in found])
     found = [f for f, s in zip(found, same) if s]
     report(f"{len(found)} that the model answers alike")
-    rank = ranks(Encoder(options.encoder or package_model(), device), [full_text(p) for p in passages],
+    rank = ranks(Encoder(options.encoder or package_model(), options.device), [full_text(p) for p in passages],
                  [q for _, _, q, _ in found], [d for d, _, _, _ in found])
     kept = [f for f, r in zip(found, rank) if r < options.rank]
-    write(options.output, passages, kept)
+    write(options.output, passages, kept, part)
     report(f"{len(passages)} documents, {len(kept)} questions in {options.output}")
 
 

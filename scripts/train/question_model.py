@@ -8,11 +8,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, 
 PASSAGE_TOKENS = 320
 TARGET_TOKENS = 48
 SAMPLES_A_STEP = 64
-RATE, WARM_STEPS = 3e-4, 40
+RATE, WARM_STEPS = 3e-4, 20
 PROMPTS_AT_ONCE = 2048
 ENOUGH_ENDED = 0.98  # of a batch: the few that run on are given up
 CHECKED_AT_ONCE = 256
-TOP_P, TEMPERATURE = 0.95, 0.9
+TOP_K, TEMPERATURE = 50, 0.8
 
 
 def ask_prompt(style):
@@ -125,7 +125,7 @@ class QuestionModel:
             part = order[begin:begin + PROMPTS_AT_ONCE]
             ids, mask = self.batch([rows[i] for i in part])
             stop = StoppingCriteriaList([MostHaveEnded(self.end, ids.shape[1])])
-            written = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=True, top_p=TOP_P, top_k=0,
+            written = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=True, top_k=TOP_K,
                                           temperature=TEMPERATURE, max_new_tokens=TARGET_TOKENS,
                                           eos_token_id=self.end, pad_token_id=self.end,
                                           stopping_criteria=stop)[:, ids.shape[1]:]

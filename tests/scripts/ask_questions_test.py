@@ -61,8 +61,11 @@ with tempfile.TemporaryDirectory() as place:
         assert "has no question" in str(error), error
     else:
         raise AssertionError("a set without questions was taken")
-    ask.write(place / "out", documents, [(1, "search", "what is the aare near bern", "river")])
-    assert (place / "out" / "qrels.tsv").read_text().splitlines()[1] == "a0\td1\t1"
+    ask.write(place / "out", documents, [(1, "search", "what is the aare near bern", "river")], 1)
+    assert (place / "out" / "qrels.tsv").read_text().splitlines()[1] == "a1-0\td1\t1"
     kept = json.loads((place / "out" / "queries.jsonl").read_text())
-    assert kept == {"_id": "a0", "text": "what is the aare near bern", "answers": ["river"], "type": "search"}, kept
+    assert kept == {"_id": "a1-0", "text": "what is the aare near bern", "answers": ["river"], "type": "search"}, kept
+    # Parts are joined with cat: one header, no id twice.
+    ask.write(place / "more", documents, [(0, "question", "When was Bern founded?", "1191")], 2)
+    assert (place / "more" / "qrels.tsv").read_text() == "a2-0\td0\t1\n"
 print("ask_questions: ok")
