@@ -112,9 +112,9 @@ struct ScanWork {
 };
 
 #if __CUDA_ARCH__ >= 900
-constexpr int kFullArrivals = 1;
+constexpr int kFullArrivals = 32;
 #else
-constexpr int kFullArrivals = 33;  // every lane's copies, and the documents
+constexpr int kFullArrivals = 64;  // every lane's copies, and its documents
 #endif
 
 /// Lane l holds the rows l, l + 32, … of a tile; -1: no chunk.
@@ -143,7 +143,11 @@ __device__ inline void fetch_tile(const ScanParams& p, const ScanWork& work, int
   const int64_t left = work.count - tile * work.layout.tile_keys;
   const uint32_t there = static_cast<uint32_t>(left < work.layout.tile_keys ? left : work.layout.tile_keys);
   const uint32_t bytes = static_cast<uint32_t>(p.row_bytes);
-  if (lane == 0) barrier_arrive_expect(barrier, there * bytes);
+  if (lane == 0) {
+    barrier_arrive_expect(barrier, there * bytes);
+  } else {
+    barrier_arrive(barrier);
+  }
   __syncwarp();
   if (work.list.rows == nullptr && p.stride == p.row_bytes) {
     if (lane == 0) bulk_copy(to, p.keys + static_cast<int64_t>(rows[0]) * bytes, there * bytes, barrier);
@@ -167,7 +171,7 @@ __device__ inline void fetch_tile(const ScanParams& p, const ScanWork& work, int
     }
   }
   barrier_arrive_after_copies(barrier);
-  if (lane == 0) barrier_arrive(barrier);
+  barrier_arrive(barrier);
 #endif
 }
 
@@ -405,8 +409,7 @@ __device__ inline void score_tiles(const ScanParams& p, const ScanWork& work) {
     barrier_wait(work.full(at.stage), at.parity);
     const KeyAtHand key = key_at_hand<Scan>(p, work, tile, at.stage);
     multiply<Scan, kTiles>(steps, shared_address(work.keys(at.stage)) + static_cast<uint32_t>(from), queries, sums);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(work.empty(at.stage));
+    barrier_arrive(work.empty(at.stage));
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
       Sum* const row = partials + to + t * kTileQueries;
@@ -449,7 +452,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) scan_kernel(const __grid_con
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < p.stages; ++stage) {
       barrier_init(work.full(stage), kFullArrivals);
-      barrier_init(work.empty(stage), kScanWarps);
+      barrier_init(work.empty(stage), kScanThreads);
     }
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");  // the copies see the barriers
