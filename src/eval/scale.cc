@@ -227,16 +227,19 @@ ScalePoint ScaleRun::measure(int64_t size, const ScaleProgress& progress) {
 void ScaleRun::run(ScaleState& state, const ScaleProgress& progress,
                    const std::function<void(const ScalePoint&)>& after) {
   const int64_t in_bank = builder_.tokens();
-  for (const int64_t size : options_.sizes) {
-    const bool measured =
-        std::any_of(state.points.begin(), state.points.end(), [&](const ScalePoint& p) { return p.size == size; });
+  const auto measured = [&](int64_t size) {
+    return std::any_of(state.points.begin(), state.points.end(), [&](const ScalePoint& p) { return p.size == size; });
+  };
+  std::vector<int64_t> sizes = options_.sizes;
+  while (!sizes.empty() && measured(sizes.back())) sizes.pop_back();  // nothing that needs a bank comes after
+  for (const int64_t size : sizes) {
     // What the stream is reckoned at differs a little from what the bank holds: digits of ids, overlapping parts.
-    if (!measured && in_bank > size + size / 20) {
+    if (!measured(size) && in_bank > size + size / 20) {
       throw Error("the bank has " + std::to_string(in_bank) + " tokens already, and no result for " + size_name(size),
                   bank_.path().string(), "give --bank a new folder, or leave this size out");
     }
     grow(size, progress);
-    if (measured) continue;
+    if (measured(size)) continue;
     state.points.push_back(measure(size, progress));
     after(state.points.back());
   }

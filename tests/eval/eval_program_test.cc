@@ -249,6 +249,11 @@ TEST_F(EvalProgram, TheScaleCurveGrowsInPlaceAndGoesOn) {
   EXPECT_GT(more["points"][2]["tokens_of"]["set"], 0);
   EXPECT_GE(more["points"][2]["tokens"], 20000 * 0.9);
 
+  std::vector<std::string> no_bank = arguments("3k,6k");
+  std::replace(no_bank.begin(), no_bank.end(), path("bank"), path("empty"));
+  EXPECT_EQ(msa_json(no_bank)["points"], more["points"]) << "all sizes have results: no bank has to grow again";
+  EXPECT_TRUE(fs::is_empty(path("empty/segments")));
+
   expect_failure(arguments("3k,10k"), "tokens already");
   std::vector<std::string> other_seed = arguments("3k,6k");
   other_seed.insert(other_seed.end(), {"--seed", "2"});
