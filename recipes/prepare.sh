@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes what the recipes read beside the public sets: made questions, hidden facts, comparisons, and of a teacher vectors
 # and negatives. What is there is not made again.
-# Usage: recipes/prepare.sh [DATA]
+# Usage: recipes/prepare.sh [DATA] [asked]
 # DATA (default: recipes/data) holds squad-train, squadshifts, multihop-train, nq-swap, fairytaleqa and ottqa, and
 # eval/2wiki and eval/hotpotqa, whose pairs of documents are kept out of the comparisons: recipes/README.md says where
-# they come from. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
+# they come from. asked: also questions by a model, which run 11 reads; needs a GPU, gguf for Python, and the other
+# folders of eval, whose questions and documents are kept out. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
 # safetensors (default: python3); a GPU makes the vectors in minutes, a CPU in hours.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -44,3 +45,12 @@ for set in squad-train squadshifts; do
   teacher $set minilm
   teacher $set minilm.plain --no-titles
 done
+
+if [[ ${2:-} == asked ]]; then
+  held_out=()
+  for set in nq squad-dev 2wiki hotpotqa; do held_out+=(--held-out "$data/eval/$set"); done
+  make "$data/asked" "$python" "$scripts/ask_questions.py" "$data/made" "$data/asked" --documents 48000 --steps 260 \
+    --model "$here/../models/smollm2-135m-msa/base.gguf" --learn "$data/squad-train" --learn "$data/squadshifts=new_wiki" \
+    --learn-search "$data/nq-swap" "${held_out[@]}"
+  teacher asked minilm
+fi

@@ -18,6 +18,8 @@ RETRIEVERS = {"retrieval": "routing", "retrieval-embedding": "routing, questions
 RETRIEVAL_COLUMNS = ["recall@1", "recall@5", "recall@16", "recall@100", "mrr", "ndcg@10"]
 QA_MODES = {"none": "no documents (lower bound)", "system": "the memory: routed, ids written, fetched",
             "gold": "gold documents given (upper bound)", "whole": "the whole corpus given"}
+# Records with these rows, the later before the earlier: qa-given is a run of which rows stand that qa lacks.
+QA_RECORDS = ["qa-given", "qa", "qa-whole"]
 BASELINES = {"bm25": "BM25", "dense": "MiniLM-L6", "rrf": "both, fused"}
 QA_COLUMNS = {"exact_match": "exact", "f1": "F1", "answer_in_text": "answer in text",
               "answer_in_documents": "answer in documents", "documents_recall": "gold read"}
@@ -91,9 +93,9 @@ def read_order(what):
 
 def qa_section(of_set):
     rows = []
-    modes = {m: v for w, r in of_set.items() if w in ("qa", "qa-whole") for m, v in r["report"]["metrics"].items()}
+    modes = {m: v for w in QA_RECORDS if w in of_set for m, v in of_set[w]["report"]["metrics"].items()}
     rows += [qa_row(label, modes[mode]) for mode, label in QA_MODES.items() if mode in modes]
-    for what in sorted((w for w in of_set if w.startswith("qa-") and w != "qa-whole"), key=read_order):
+    for what in sorted((w for w in of_set if w.startswith("qa-") and w not in QA_RECORDS), key=read_order):
         _, name, read = what.split("-")
         label = f"{BASELINES[name]}, {'as many as fit' if read == 'fit' else read} read"
         rows.append(qa_row(label, of_set[what]["report"]["metrics"]["run"]))

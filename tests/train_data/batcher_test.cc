@@ -549,7 +549,8 @@ TEST_F(BatcherTest, SomeAnsweredQuestionsAreInSearchStyle) {
       "[[data.sets]]\nfolder = \"one\"\nretrieve = 0\nanswer_search_style = 0.5\n");
   int restyled = 0;
   for (int64_t step = 0; step < 50; ++step) {
-    for (const std::string& sample : read(batcher_->make(step)).samples) restyled += sample.find('?') == std::string::npos;
+    for (const std::string& sample : read(batcher_->make(step)).samples)
+      restyled += sample.find('?') == std::string::npos;
   }
   EXPECT_NEAR(restyled, 200, 60);
 }
