@@ -231,28 +231,28 @@ class Interleave {
                   "leave the option out, or add id_decoding.rerank to its msa_template.json");
     }
     const auto start = Clock::now();
+    std::vector<double> prior;
+    for (const IdCandidate& c : candidates) prior.push_back(c.prior);
     std::vector<size_t> order(candidates.size());
     std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return candidates[a].prior > candidates[b].prior; });
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return prior[a] > prior[b]; });
     order.resize(std::min(order.size(), static_cast<size_t>(most)));
     std::vector<std::string_view> earlier;
     for (const FetchedDocument& d : answer_.documents) earlier.push_back(d.text);
     Reranker reranker(context, model_, question_, earlier, model_.head().length() + top_k_);
     std::vector<std::optional<float>> log_odds(candidates.size());
-    const std::vector<IdCandidate> unread = candidates;
+    std::vector<double> posterior = prior;
     for (const size_t i : order) {
       const std::optional<DocumentRecord> record = bank_.find(candidates[i].id, *snapshot_);
       if (!record || !record->has_text) continue;
       log_odds[i] = reranker.log_odds(context, record->text);
       if (!log_odds[i]) continue;
-      hop.read.push_back({candidates[i].id, static_cast<float>(unread[i].prior), probability(*log_odds[i])});
-      candidates = unread;
-      weigh_by(log_odds, rerank.weight, candidates);
-      const bool is_settled = std::any_of(candidates.begin(), candidates.end(),
-                                          [&](const IdCandidate& c) { return c.prior > rerank.confident; });
+      hop.read.push_back({candidates[i].id, static_cast<float>(prior[i]), probability(*log_odds[i])});
+      posterior = weighed(prior, log_odds, rerank.weight);
+      const bool is_settled = *std::max_element(posterior.begin(), posterior.end()) > rerank.confident;
       if (is_settled || is_cancelled()) break;
     }
+    for (size_t i = 0; i < candidates.size(); ++i) candidates[i].prior = posterior[i];
     hop.rerank_ms = ms_since(start);
   }
 

@@ -34,15 +34,15 @@ std::optional<float> Reranker::log_odds(Context& context, std::string_view text)
 
 float probability(float log_odds) { return 1 / (1 + std::exp(-log_odds)); }
 
-void weigh_by(std::span<const std::optional<float>> log_odds, float weight, std::vector<IdCandidate>& candidates) {
+std::vector<double> weighed(std::span<const double> prior, std::span<const std::optional<float>> log_odds,
+                            float weight) {
   float least = 0;
   for (const std::optional<float>& odds : log_odds) least = std::min(least, odds.value_or(0));
   std::vector<float> scores;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    scores.push_back(static_cast<float>(std::log(candidates[i].prior)) + weight * log_odds[i].value_or(least));
+  for (size_t i = 0; i < prior.size(); ++i) {
+    scores.push_back(static_cast<float>(std::log(prior[i])) + weight * log_odds[i].value_or(least));
   }
-  const std::vector<double> posterior = router_prior(scores, 1);
-  for (size_t i = 0; i < candidates.size(); ++i) candidates[i].prior = posterior[i];
+  return router_prior(scores, 1);
 }
 
 }  // namespace msa

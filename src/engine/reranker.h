@@ -35,6 +35,7 @@ float probability(float log_odds);
 
 /// prior · exp(weight · log-odds), normalised. Candidates that were not read have the least log-odds of those that
 /// were, 0 at most: with none read the prior stays.
-void weigh_by(std::span<const std::optional<float>> log_odds, float weight, std::vector<IdCandidate>& candidates);
+std::vector<double> weighed(std::span<const double> prior, std::span<const std::optional<float>> log_odds,
+                            float weight);
 
 }  // namespace msa

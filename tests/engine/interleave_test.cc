@@ -209,18 +209,19 @@ TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {
   EXPECT_THROW(ask(options), Error);
 }
 
-TEST(WeighBy, UnreadCandidatesTakeTheLeastOddsOfTheOthers) {
-  std::vector<IdCandidate> c{{1, {7}, 0.5}, {2, {8}, 0.3}, {3, {9}, 0.2}};
-  weigh_by(std::vector<std::optional<float>>(3), 1, c);
-  EXPECT_NEAR(c[0].prior, 0.5, 1e-6);
-  weigh_by(std::vector<std::optional<float>>{std::log(0.5f), std::log(4.0f), std::nullopt}, 1, c);
+TEST(Weighed, UnreadCandidatesTakeTheLeastOddsOfTheOthers) {
+  using Odds = std::vector<std::optional<float>>;
+  using ::testing::DoubleNear;
+  const std::vector<double> prior{0.5, 0.3, 0.2};
+  const auto near = [](double a, double b, double c) {
+    return ::testing::ElementsAre(DoubleNear(a, 1e-6), DoubleNear(b, 1e-6), DoubleNear(c, 1e-6));
+  };
+  EXPECT_THAT(weighed(prior, Odds(3), 1), near(0.5, 0.3, 0.2));
   // 0.5 · 0.5, 0.3 · 4 and 0.2 · 0.5 of 1.55
-  EXPECT_NEAR(c[0].prior, 0.25 / 1.55, 1e-6);
-  EXPECT_NEAR(c[1].prior, 1.2 / 1.55, 1e-6);
-  EXPECT_NEAR(c[2].prior, 0.1 / 1.55, 1e-6);
-  std::vector<IdCandidate> two{{1, {7}, 0.5}, {2, {8}, 0.5}};
-  weigh_by(std::vector<std::optional<float>>{std::log(3.0f), std::nullopt}, 1, two);
-  EXPECT_NEAR(two[0].prior, 0.75, 1e-6);  // nothing speaks for what was not read
+  const Odds odds{std::log(0.5f), std::log(4.0f), std::nullopt};
+  EXPECT_THAT(weighed(prior, odds, 1), near(0.25 / 1.55, 1.2 / 1.55, 0.1 / 1.55));
+  // Nothing speaks for what was not read.
+  EXPECT_NEAR(weighed(std::vector{0.5, 0.5}, Odds{std::log(3.0f), std::nullopt}, 1)[0], 0.75, 1e-6);
 }
 
 TEST_P(Interleave, BytesAreBounded) {
