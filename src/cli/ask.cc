@@ -89,21 +89,9 @@ void register_ask(CLI::App& app, Common& common, Command& command) {
   auto o = std::make_shared<Options>();
   ask->add_option("QUESTION", o->question, "The question")->required();
   ask->add_flag("--trace", o->trace, "Show what each hop routed, wrote and fetched");
-  ask->add_option("--top-k", o->ask.top_k, "Documents attended in each routing layer (default: the model's)")
-      ->check(CLI::Range(1, 4096));
-  ask->add_option("--hops", o->ask.max_hops, "At most this many rounds of fetching")
-      ->check(CLI::Range(0, 64))
-      ->capture_default_str();
-  ask->add_option("--max-documents", o->ask.max_documents, "Documents fetched at most")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  ask->add_option("--rerank", o->ask.rerank, "Candidates read before one is cited, in each hop (default: the model's)")
-      ->check(CLI::Range(0, 1024));
+  add_answer_options(*ask, o->ask);
   ask->add_option("--max-bytes", o->ask.max_fetched_bytes, "Bytes of text fetched at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
-      ->capture_default_str();
-  ask->add_option("--max-tokens", o->ask.max_answer_tokens, "Length of the answer at most")
-      ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   ask->add_option("--temperature", o->ask.sampling.temperature, "0: greedy")->capture_default_str();
   ask->add_option("--top-p", o->ask.sampling.top_p, "Nucleus sampling, in (0, 1]")->capture_default_str();

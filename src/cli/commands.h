@@ -82,6 +82,8 @@ std::string describe_missing(const MissingShare& missing);
 void add_bank_option(CLI::App& app, Common& common);
 void add_json_option(CLI::App& app, Common& common);
 void add_scope_options(CLI::App& app, DocumentScope& scope);
+/// How much is routed, read and written for an answer.
+void add_answer_options(CLI::App& app, AskOptions& ask);
 
 std::string bank_path(const Common& common);
 /// Opens the bank whatever model it belongs to. Throws Error when there is none.

@@ -58,6 +58,27 @@ void add_scope_options(CLI::App& app, DocumentScope& scope) {
   app.add_option("--as-of", scope.as_of, "Answer from the memory as it was then, as 2026-01-31T12:00");
 }
 
+void add_answer_options(CLI::App& app, AskOptions& ask) {
+  app.add_option("--top-k", ask.top_k, "Documents attended in each routing layer (default: the model's)")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--hops", ask.max_hops, "At most this many rounds of fetching")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app.add_option("--max-documents", ask.max_documents, "Documents fetched at most")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--rerank", ask.rerank, "Candidates read before one is cited, in each hop (default: the model's)")
+      ->check(CLI::Range(0, 1024));
+  app.add_option(
+         "--min-relevance", ask.min_relevance,
+         "Cite only documents that the model, reading them, finds this relevant; without any there is no answer")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--max-tokens", ask.max_answer_tokens, "Length of an answer at most")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+}
+
 std::string bank_path(const Common& common) {
   if (!common.bank.empty()) return common.bank;
   if (const char* variable = std::getenv("MSA_BANK"); variable != nullptr && *variable != '\0') return variable;

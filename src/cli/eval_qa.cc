@@ -162,20 +162,7 @@ void register_eval_qa(CLI::App& eval, Common& common, Command& command) {
   CLI::Option* judge_model = qa->add_option("--judge-model", o->judge.model, "The judging model's name there");
   judge->needs(judge_model);
   judge_model->needs(judge);
-  qa->add_option("--top-k", o->qa.ask.top_k, "Documents attended in each routing layer (default: the model's)")
-      ->check(CLI::Range(1, 4096));
-  qa->add_option("--hops", o->qa.ask.max_hops, "At most this many rounds of fetching")
-      ->check(CLI::Range(0, 64))
-      ->capture_default_str();
-  qa->add_option("--max-documents", o->qa.ask.max_documents, "Documents fetched at most")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  qa->add_option("--rerank", o->qa.ask.rerank,
-                 "Candidates read before one is cited, in each hop (default: the model's)")
-      ->check(CLI::Range(0, 1024));
-  qa->add_option("--max-tokens", o->qa.ask.max_answer_tokens, "Length of an answer at most")
-      ->check(CLI::Range(1, 100000))
-      ->capture_default_str();
+  add_answer_options(*qa, o->qa.ask);
   add_model_options(*qa, common);
   add_device_bank_options(*qa, common);
   add_rank_options(*qa, common);

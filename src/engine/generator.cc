@@ -26,6 +26,23 @@ std::vector<uint8_t> permitted(const Bank& bank, const Snapshot& snapshot, const
   return filter.kind == Filter::Kind::kAll ? std::vector<uint8_t>{} : bank.permitted(snapshot, filter);
 }
 
+/// How many candidates of a hop are read.
+int candidates_read(const Model& model, const AskOptions& options) {
+  return options.rerank >= 0 ? options.rerank : model.prompts().rerank.documents;
+}
+
+void check_reading(const Model& model, const AskOptions& options) {
+  const int read = candidates_read(model, options);
+  if (read > 0 && model.prompts().rerank.yes < 0) {
+    throw Error("this model has no prompts for reading candidates", "rerank",
+                "leave the option out, or add id_decoding.rerank to its msa_template.json");
+  }
+  if (read == 0 && options.min_relevance > 0) {
+    throw Error("no candidate is read, so none has a relevance", "min_relevance",
+                "leave it out, or let candidates be read with rerank");
+  }
+}
+
 /// One question on its way through the hops.
 class Interleave {
  public:
@@ -54,6 +71,10 @@ class Interleave {
     }
     if (is_cancelled()) {
       answer_.stop_reason = "cancelled";
+    } else if (options_.min_relevance > 0 && answer_.documents.empty()) {
+      answer_.stop_reason = "not_found";
+      answer_.text = kNotFound;
+      if (stream) stream(answer_.text);
     } else {
       write_answer(context, stream);
     }
@@ -203,6 +224,10 @@ class Interleave {
     const int32_t open = permitted.front().tokens.front();
     if (logit(model_.prompts().end_of_retrieve().front()) > logit(open)) return HopEnd::kModelEnded;
     read_best(context, permitted, hop);
+    if (options_.min_relevance > 0) {
+      std::erase_if(permitted, [&](const IdCandidate& c) { return relevance_of(c.id, hop) < options_.min_relevance; });
+      if (permitted.empty()) return HopEnd::kNotRelevant;
+    }
     const float hop_mass = model_.prompts().hop_mass;
     double mass = 0;  // of what was written
     const int limit =
@@ -224,12 +249,8 @@ class Interleave {
   /// Moves the candidates' prior by what their texts say to the model, the best of them read in turn.
   void read_best(Context& context, std::vector<IdCandidate>& candidates, HopTrace& hop) {
     const PromptTemplate::Rerank& rerank = model_.prompts().rerank;
-    const int most = options_.rerank >= 0 ? options_.rerank : rerank.documents;
-    if (most == 0 || candidates.size() < 2) return;
-    if (rerank.yes < 0) {
-      throw Error("this model has no prompts for reading candidates", "rerank",
-                  "leave the option out, or add id_decoding.rerank to its msa_template.json");
-    }
+    const int most = candidates_read(model_, options_);
+    if (most == 0 || (candidates.size() < 2 && options_.min_relevance == 0)) return;
     const auto start = Clock::now();
     std::vector<double> prior;
     for (const IdCandidate& c : candidates) prior.push_back(c.prior);
@@ -285,6 +306,7 @@ class Interleave {
     return limit_hit_.value_or(HopEnd::kNothingToFetch);
   }
 
+  /// Nothing where it was not read, which is less than any number.
   static std::optional<float> relevance_of(DocumentId id, const HopTrace& hop) {
     for (const ReadCandidate& c : hop.read) {
       if (c.id == id) return c.relevance;
@@ -385,6 +407,7 @@ const char* describe(HopEnd end) {
     case HopEnd::kByteLimit: return "byte limit";
     case HopEnd::kContextLimit: return "context limit";
     case HopEnd::kNothingToFetch: return "nothing to fetch";
+    case HopEnd::kNotRelevant: return "no candidate relevant enough";
   }
   return "?";
 }
@@ -395,6 +418,7 @@ Generator::Generator(const Model& model, const Bank& bank, const DeviceOptions& 
 Answer Generator::ask(Context& context, std::string_view question, const AskOptions& options,
                       const AnswerCallback& stream) {
   check_question(model_, question);
+  check_reading(model_, options);
   return Interleave(context, model_, bank_, question, options, {device_, ranks_}).run(context, stream);
 }
 

@@ -28,7 +28,10 @@ struct AskOptions {
   int max_hops = 4;       // rounds of fetching; 0 answers from the routed content alone
   int max_documents = 8;  // fetched in all
   int max_documents_per_hop = 4;
-  int rerank = -1;                       // candidates read before one is cited, in each hop; -1: the model's own number
+  int rerank = -1;  // candidates read before one is cited, in each hop; -1: the model's own number
+  /// In [0, 1]. Above 0 only documents that were read and found at least as relevant are cited, and without any there
+  /// is no answer but kNotFound.
+  float min_relevance = 0;
   int64_t max_fetched_bytes = 64 << 10;  // text of all fetched documents
   int max_answer_tokens = 128;
   DocumentScope scope;
@@ -45,6 +48,7 @@ enum class HopEnd {
   kByteLimit,       // max_fetched_bytes: the document chosen did not fit
   kContextLimit,    // no room left in the model's context
   kNothingToFetch,  // no live document, or all routed ones are fetched already
+  kNotRelevant,     // no candidate reached min_relevance
 };
 const char* describe(HopEnd end);
 
@@ -88,9 +92,12 @@ struct GivenDocument {
   std::string text;
 };
 
+/// Text of an answer that min_relevance refused.
+constexpr const char* kNotFound = "Nothing in the memory answers this.";
+
 struct Answer {
   std::string text;
-  std::string stop_reason;  // "stop", "length", "context" or "cancelled"
+  std::string stop_reason;  // "stop", "length", "context", "not_found" or "cancelled"
   std::vector<FetchedDocument> documents;
   std::vector<HopTrace> hops;
   int prompt_tokens = 0;  // of the last hop, all appended text included
@@ -115,7 +122,8 @@ class Generator {
   /// `ranks` (may be null): the ranks that the bank is shared out among, this one included.
   Generator(const Model& model, const Bank& bank, const DeviceOptions& device = {}, ShardDriver* ranks = nullptr);
 
-  /// Throws Error for an empty question or one beyond the model's context. An empty bank is no error: the answer then
+  /// Throws Error for an empty question or one beyond the model's context, and where candidates are to be read and the
+  /// model has no prompts for it. An empty bank is no error: the answer then
   /// comes without documents and the trace says so.
   Answer ask(Context& context, std::string_view question, const AskOptions& options, const AnswerCallback& stream = {});
 

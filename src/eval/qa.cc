@@ -110,7 +110,7 @@ QaAnswer QaEvaluation::score(QaMode mode, const BeirQuestion& question, const An
   QaAnswer out;
   out.mode = name_of(mode);
   out.question_id = question.id;
-  out.text = answer.text;
+  if (answer.stop_reason != "not_found") out.text = answer.text;
   std::string texts;
   std::vector<int32_t> found;
   for (const FetchedDocument& d : answer.documents) {
@@ -118,7 +118,7 @@ QaAnswer QaEvaluation::score(QaMode mode, const BeirQuestion& question, const An
     found.push_back(mode == QaMode::kSystem ? index_.of_bank.at(d.id) : static_cast<int32_t>(d.id - 1));
     out.documents.push_back(index_.ids[static_cast<size_t>(found.back())]);
   }
-  const AnswerScores scores = score_answer(answer.text, question.answers);
+  const AnswerScores scores = score_answer(out.text, question.answers);
   const double hops = static_cast<double>(
       std::count_if(answer.hops.begin(), answer.hops.end(), [](const HopTrace& h) { return !h.fetched.empty(); }));
   out.scores = {scores.exact_match,

@@ -30,7 +30,8 @@ void check_unsupported(const Fields& f) {
 
 void read_memory(const Json& object, const std::string& bank, CompletionRequest& r) {
   const Fields f(object, "memory");
-  f.allow_only({"bank", "namespace", "filter", "as_of", "top_k", "hops", "max_documents", "rerank", "trace"});
+  f.allow_only(
+      {"bank", "namespace", "filter", "as_of", "top_k", "hops", "max_documents", "rerank", "min_relevance", "trace"});
   if (const auto name = f.text("bank"); name && *name != bank) {
     throw HttpError{404, "there is no bank '" + printable(*name, 60) + "' here; this server has '" + bank + "'",
                     "memory.bank", "bank_not_found"};
@@ -40,6 +41,7 @@ void read_memory(const Json& object, const std::string& bank, CompletionRequest&
   r.ask.max_hops = static_cast<int>(f.integer("hops", 0, 64).value_or(r.ask.max_hops));
   r.ask.max_documents = static_cast<int>(f.integer("max_documents", 1, 256).value_or(r.ask.max_documents));
   r.ask.rerank = static_cast<int>(f.integer("rerank", 0, 1024).value_or(r.ask.rerank));
+  r.ask.min_relevance = static_cast<float>(f.number("min_relevance", 0, 1).value_or(r.ask.min_relevance));
   r.trace = f.boolean("trace").value_or(false);
 }
 
@@ -93,7 +95,7 @@ Json usage_of(const Answer& answer) {
 }
 
 Json finish_reason(const Answer& answer, bool stopped) {
-  return stopped || answer.stop_reason == "stop" ? "stop" : "length";
+  return stopped || answer.stop_reason == "stop" || answer.stop_reason == "not_found" ? "stop" : "length";
 }
 
 }  // namespace
@@ -237,6 +239,7 @@ Json CompletionReply::usage(const Answer& answer) const {
 Json CompletionReply::memory(const Answer& answer) const {
   Json out = {{"documents", documents_json(answer)}};
   if (answer.missing.any()) out["missing"] = missing_json(answer.missing);
+  if (answer.stop_reason == "not_found") out["not_found"] = true;
   if (trace_) out["hops"] = hops_json(answer, layers_);
   return out;
 }

@@ -28,6 +28,7 @@ HttpError to_http(const Error& error) {
   }
   if (error.where() == "filter") return {400, text, "filter", "invalid_filter"};
   if (error.where() == "rerank") return {400, text, "memory.rerank", "unsupported_value"};
+  if (error.where() == "min_relevance") return {400, text, "memory.min_relevance", "unsupported_value"};
   if (error.where() == "time") return {400, text, "as_of", "invalid_time"};
   if (dynamic_cast<const LostRank*>(&error) != nullptr) return {503, text, "", "rank_lost"};
   return {500, text, "", ""};

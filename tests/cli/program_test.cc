@@ -24,6 +24,7 @@ using ::testing::AllOf;
 using ::testing::Gt;
 using ::testing::HasSubstr;
 using ::testing::Lt;
+using ::testing::StartsWith;
 
 struct Outcome {
   int code = -1;
@@ -304,6 +305,10 @@ TEST_F(Program, SaysWhichCandidatesWereReadAndHowTheyWereJudged) {
     EXPECT_EQ(d["relevance"], relevance.at(d["id"]));
     EXPECT_THAT(printed, HasSubstr(fmt::format(" (relevance {:.2f}): ", d["relevance"].get<double>())));
   }
+  std::vector<std::string> strict = ask;
+  strict.insert(strict.end(), {"--min-relevance", "1"});
+  EXPECT_EQ(msa_json(strict)["stop_reason"], "not_found");
+  EXPECT_THAT(msa(strict).out, StartsWith("Nothing in the memory answers this."));
   ask.back() = "0";
   EXPECT_EQ(msa_json(ask)["hops"][0]["read"], json::array());
   ask.back() = "1025";

@@ -54,7 +54,9 @@ class Interleave : public DeviceTest {
     add_five();
   }
 
-  Answer ask(const AskOptions& options) { return Generator(*model_, *bank_).ask(*context_, "Who wrote it?", options); }
+  Answer ask(const AskOptions& options, const AnswerCallback& stream = {}) {
+    return Generator(*model_, *bank_).ask(*context_, "Who wrote it?", options, stream);
+  }
 
   testing::TemporaryFolder folder_;
   std::unique_ptr<Context> context_;
@@ -197,6 +199,51 @@ TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
     options.top_k = 5;
     EXPECT_EQ(ask(options).hops.front().read.size(), expected);
   }
+}
+
+TEST_P(Interleave, OnlyDocumentsRelevantEnoughAreCited) {
+  nlohmann::json json = prompts();
+  json["id_decoding"]["prior_temperature"] = 1000;
+  json["id_decoding"]["rerank"]["documents"] = 5;
+  json["id_decoding"]["rerank"]["confident"] = 1;
+  use(json);
+  AskOptions options = short_answers();
+  options.top_k = 5;
+  std::vector<float> relevance;
+  const HopTrace all = ask(options).hops.front();
+  for (const ReadCandidate& c : all.read) relevance.push_back(c.relevance);
+  ASSERT_EQ(relevance.size(), 5u) << "the tiny model fetched nothing: give it another seed";
+  std::sort(relevance.rbegin(), relevance.rend());
+  ASSERT_GT(relevance[0], relevance[1]);
+
+  options.min_relevance = (relevance[0] + relevance[1]) / 2;
+  const HopTrace hop = ask(options).hops.front();
+  ASSERT_EQ(hop.fetched.size(), 1u);
+  EXPECT_EQ(ask(options).documents.front().relevance, relevance[0]);
+
+  options.min_relevance = (relevance[0] + 1) / 2;
+  std::string streamed;
+  const Answer nothing = ask(options, [&](std::string_view piece) { return streamed += piece, true; });
+  EXPECT_EQ(nothing.hops.front().end, HopEnd::kNotRelevant);
+  EXPECT_TRUE(nothing.documents.empty());
+  EXPECT_EQ(nothing.stop_reason, "not_found");
+  EXPECT_EQ(nothing.text, kNotFound);
+  EXPECT_EQ(streamed, kNotFound);
+  EXPECT_EQ(nothing.answer_tokens, 0);
+
+  options.rerank = 0;
+  EXPECT_THROW(ask(options), Error);
+}
+
+TEST_P(Interleave, ASingleDocumentIsJudgedToo) {
+  add({"The only text."});
+  AskOptions options = short_answers();
+  options.rerank = 3;
+  EXPECT_TRUE(ask(options).hops.front().read.empty()) << "nothing to choose";
+  options.min_relevance = 1e-6F;
+  const HopTrace hop = ask(options).hops.front();
+  ASSERT_NE(hop.end, HopEnd::kModelEnded) << "the tiny model fetched nothing: give it another seed";
+  EXPECT_EQ(hop.read.size(), 1u);
 }
 
 TEST_P(Interleave, ATemplateWithoutPromptsForReadingRefusesIt) {

@@ -61,6 +61,7 @@ TEST(ChatRequest, ReadsEveryField) {
                                                         {"hops", 0},
                                                         {"max_documents", 5},
                                                         {"rerank", 6},
+                                                        {"min_relevance", 0.25},
                                                         {"trace", true}}}}),
                                                 "memory");
   EXPECT_EQ(r.model, "m");
@@ -77,6 +78,7 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_EQ(r.ask.max_hops, 0);
   EXPECT_EQ(r.ask.max_documents, 5);
   EXPECT_EQ(r.ask.rerank, 6);
+  EXPECT_FLOAT_EQ(r.ask.min_relevance, 0.25F);
 }
 
 TEST(ChatRequest, CandidatesReadAreTheModelsNumberOrOneUpTo1024) {
@@ -114,6 +116,7 @@ TEST(ChatRequest, RefusesWhatItCannotDo) {
       {{{"memory", {{"rerank", 1025}}}}, "memory.rerank"},
       {{{"memory", {{"rerank", 1.5}}}}, "memory.rerank"},
       {{{"memory", {{"rerank", "all"}}}}, "memory.rerank"},
+      {{{"memory", {{"min_relevance", 1.1}}}}, "memory.min_relevance"},
       {{{"memory", 3}}, "memory"},
   };
   for (const auto& [more, param] : cases) {

@@ -14,6 +14,7 @@
 
 #include "../engine/tiny_model.h"
 #include "engine/encoder.h"
+#include "engine/generator.h"
 
 namespace msa::server {
 namespace {
@@ -234,6 +235,18 @@ TEST_F(ServerTest, ReadsCandidatesOnDemandWhereTheModelHasPromptsForIt) {
   EXPECT_EQ(memory["hops"][0]["read"].size(), 3u);
   ASSERT_FALSE(memory["documents"].empty());
   for (const json& d : memory["documents"]) EXPECT_TRUE(d.contains("relevance")) << d;
+  EXPECT_FALSE(memory.contains("not_found"));
+
+  json strict = body;
+  strict["memory"]["min_relevance"] = 1;
+  const json nothing = post("/v1/chat/completions", strict).object();
+  EXPECT_EQ(nothing["memory"]["not_found"], true);
+  EXPECT_EQ(nothing["choices"][0]["message"]["content"], kNotFound);
+  EXPECT_EQ(nothing["choices"][0]["finish_reason"], "stop");
+  strict["memory"]["rerank"] = 0;
+  const Reply unread = post("/v1/chat/completions", strict);
+  EXPECT_EQ(unread.status, 400) << unread.body;
+  EXPECT_EQ(unread.object()["error"]["param"], "memory.min_relevance");
 
   server_.reset();
   bank_.reset();
