@@ -47,7 +47,9 @@ def examples_of(spec, style, forbidden):
             gold.setdefault(question, document)
     out = []
     for q in read_lines(folder, "queries.jsonl"):
-        if (type_ and q.get("type") != type_) or not q.get("answers") or key(q["text"]) in forbidden:
+        if (type_ and q.get("type") != type_) or not q.get("answers") or q["_id"] not in gold:
+            continue
+        if key(q["text"]) in forbidden:
             continue
         text = full_text(documents[gold[q["_id"]]])
         if q["answers"][0] in text:
@@ -125,7 +127,11 @@ def main():
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
+    if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", options.part):
+        sys.exit(f"error: --part {options.part} is not I/N, as 2/4")
     part, parts = (int(n) for n in options.part.split("/"))
+    if part > parts:
+        sys.exit(f"error: --part {options.part}: there are {parts} parts")
     began = time.time()
     report = lambda text: print(f"{time.time() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
 

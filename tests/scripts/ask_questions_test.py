@@ -5,6 +5,7 @@ The model itself needs torch and a GPU: here its answers are given.
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -68,4 +69,9 @@ with tempfile.TemporaryDirectory() as place:
     # Parts are joined with cat: one header, no id twice.
     ask.write(place / "more", documents, [(0, "question", "When was Bern founded?", "1191")], 2)
     assert (place / "more" / "qrels.tsv").read_text() == "a2-0\td0\t1\n"
+
+    for wrong in ("3", "0/2", "3/2"):
+        run = subprocess.run([sys.executable, sys.argv[1], str(place / "one"), str(place / "out"), "--model", "m", "--learn",
+                              str(place / "one"), "--part", wrong], capture_output=True, text=True, check=False)
+        assert run.returncode == 1 and f"--part {wrong}" in run.stderr, (wrong, run.stderr)
 print("ask_questions: ok")
