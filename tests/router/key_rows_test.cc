@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -79,7 +80,7 @@ TEST_F(KeyRowsTest, RangesAndLists) {
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, rows.n_rows()}, {0, 0}, {3, 90}, {60, 201}}) {
     std::vector<char> found(static_cast<size_t>(end - begin) * bytes);
     rows.copy(pool_, 1, begin, end, found.data());
-    EXPECT_EQ(0, std::memcmp(found.data(), all.data() + static_cast<size_t>(begin) * bytes, found.size()));
+    EXPECT_TRUE(std::equal(found.begin(), found.end(), all.begin() + begin * static_cast<int64_t>(bytes)));
   }
   std::vector<int32_t> list;
   for (int32_t row = 2; row < rows.n_rows(); row += 3) list.push_back(row);
