@@ -4,9 +4,10 @@
 # Usage: recipes/prepare.sh [DATA] [asked]
 # DATA (default: recipes/data) holds squad-train, squadshifts, multihop-train, nq-swap, fairytaleqa and ottqa, and
 # eval/2wiki and eval/hotpotqa, whose pairs of documents are kept out of the comparisons: recipes/README.md says where
-# they come from. asked: also questions by a model, which run 11 reads; needs a GPU, gguf for Python, and the other
-# folders of eval, whose questions and documents are kept out. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
+# they come from. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
 # safetensors (default: python3); a GPU makes the vectors in minutes, a CPU in hours.
+# asked: also questions by a model, which run 11 reads; needs a GPU, gguf for Python, and eval/nq and eval/squad-dev as
+# well, whose questions and documents are kept out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 data=${1:-$here/data}

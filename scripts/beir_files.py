@@ -1,4 +1,4 @@
-"""Reads the files of a BEIR folder, plain or .zst."""
+"""Reads the files of a BEIR folder, plain or .zst, and writes them."""
 import json
 import subprocess
 import sys
@@ -18,6 +18,23 @@ def read_text(folder, name):
 def read_lines(folder, name):
     """Objects of folder/name, one a line."""
     return [json.loads(line) for line in read_text(folder, name).split("\n") if line.strip()]
+
+
+def read_gold(folder, name="qrels.tsv"):
+    """Question id → ids of its relevant documents, in the file's order."""
+    gold = {}
+    for line in read_text(folder, name).splitlines()[1:]:
+        question, document, grade = line.split("\t")
+        if float(grade) > 0:
+            gold.setdefault(question, []).append(document)
+    return gold
+
+
+def write_lines(folder, name, objects):
+    """folder/name with an object a line."""
+    with open(folder / name, "w", encoding="utf-8") as out:
+        for o in objects:
+            out.write(json.dumps(o, ensure_ascii=False) + "\n")
 
 
 def full_text(document):

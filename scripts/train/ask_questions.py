@@ -13,7 +13,6 @@ these sets are not asked about, and no question of theirs is learnt or kept. --p
 documents, for several GPUs; the parts' files are joined with cat. Needs torch, transformers, gguf and a GPU.
 """
 import argparse
-import json
 import pathlib
 import random
 import re
@@ -21,7 +20,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from beir_files import full_text, read_lines, read_text
+from beir_files import full_text, read_gold, read_lines, write_lines
 
 LEAST_WORDS = 30        # of a document's text
 MOST_ANSWER_WORDS = 8
@@ -40,18 +39,14 @@ def examples_of(spec, style, forbidden):
     name, _, type_ = spec.partition("=")
     folder = pathlib.Path(name)
     documents = {d["_id"]: d for d in read_lines(folder, "corpus.jsonl")}
-    gold = {}
-    for line in read_text(folder, "qrels.tsv").splitlines()[1:]:
-        question, document, grade = line.split("\t")
-        if float(grade) > 0:
-            gold.setdefault(question, document)
+    gold = read_gold(folder)
     out = []
     for q in read_lines(folder, "queries.jsonl"):
         if (type_ and q.get("type") != type_) or not q.get("answers") or q["_id"] not in gold:
             continue
         if key(q["text"]) in forbidden:
             continue
-        text = full_text(documents[gold[q["_id"]]])
+        text = full_text(documents[gold[q["_id"]][0]])
         if q["answers"][0] in text:
             out.append((text, style, q["text"], q["answers"][0]))
     if not out:
@@ -63,7 +58,7 @@ def held_out(folders):
     """Keys of the questions of these sets, and of their gold documents' titles."""
     questions, titles = set(), set()
     for folder in folders:
-        gold = {line.split("\t")[1] for line in read_text(folder, "qrels.tsv").splitlines()[1:]}
+        gold = {d for documents in read_gold(folder).values() for d in documents}
         questions |= {key(q["text"]) for q in read_lines(folder, "queries.jsonl")}
         titles |= {key(d.get("title") or "") for d in read_lines(folder, "corpus.jsonl") if d["_id"] in gold}
     return questions, titles - {""}
@@ -97,17 +92,12 @@ def ranks(encoder, texts, questions, own):
 def write(folder, documents, kept, part):
     """kept: (document's index, style, question, answer)."""
     folder.mkdir(parents=True, exist_ok=True)
-    open_ = lambda name: open(folder / name, "w", encoding="utf-8")
-    with open_("corpus.jsonl") as out:
-        for d in documents:
-            out.write(json.dumps(d, ensure_ascii=False) + "\n")
-    with open_("queries.jsonl") as questions, open_("qrels.tsv") as gold:
-        if part == 1:
-            gold.write("query-id\tcorpus-id\tscore\n")
-        for i, (document, style, question, answer) in enumerate(kept):
-            line = {"_id": f"a{part}-{i}", "text": question, "answers": [answer], "type": style}
-            questions.write(json.dumps(line, ensure_ascii=False) + "\n")
-            gold.write(f"a{part}-{i}\t{documents[document]['_id']}\t1\n")
+    write_lines(folder, "corpus.jsonl", documents)
+    write_lines(folder, "queries.jsonl", ({"_id": f"a{part}-{i}", "text": question, "answers": [answer], "type": style}
+                                          for i, (_, style, question, answer) in enumerate(kept)))
+    header = ["query-id\tcorpus-id\tscore\n"] if part == 1 else []
+    gold = [f"a{part}-{i}\t{documents[document]['_id']}\t1\n" for i, (document, *_) in enumerate(kept)]
+    (folder / "qrels.tsv").write_text("".join(header + gold), encoding="utf-8")
 
 
 def main():

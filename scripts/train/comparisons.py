@@ -24,7 +24,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import introductions
-from beir_files import read_lines, read_text
+from beir_files import read_gold, read_lines, write_lines
 from comparison_wordings import BOTH, CHAINS, FIRST, HOMES, LAST, ROLES, SAME, WHICH, WORKS
 from introductions import NATIONS, OCCUPATIONS, bare, date_key, folded
 
@@ -382,11 +382,8 @@ def chosen_entities(chains, entities, count, rng):
 def gold_pairs(folder):
     """Titles of every two documents that answer a question of a set together."""
     titles = {d["_id"]: folded(d["title"]) for d in read_lines(folder, "corpus.jsonl")}
-    gold = collections.defaultdict(set)
-    for line in read_text(folder, "qrels.tsv").splitlines()[1:]:
-        question, document, _ = line.split("\t")
-        gold[question].add(titles[document])
-    return {pair for found in gold.values() for pair in itertools.combinations(sorted(found), 2)}
+    gold = [sorted({titles[d] for d in documents}) for documents in read_gold(folder).values()]
+    return {pair for found in gold for pair in itertools.combinations(found, 2)}
 
 
 def without_pairs(questions, pairs, entities):
@@ -396,10 +393,8 @@ def without_pairs(questions, pairs, entities):
 
 def write_set(folder, documents, questions, neighbours):
     folder.mkdir(parents=True, exist_ok=True)
+    write_lines(folder, "corpus.jsonl", documents)
     write = lambda name: open(folder / name, "w", encoding="utf-8")
-    with write("corpus.jsonl") as out:
-        for d in documents:
-            out.write(json.dumps(d, ensure_ascii=False) + "\n")
     with write("queries.jsonl") as out, write("qrels.tsv") as gold, write("hard_negatives.tsv") as wrong:
         gold.write("query-id\tcorpus-id\tscore\n")
         for i, q in enumerate(questions):

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from beir_files import full_text, read_lines, read_text
+from beir_files import full_text, read_gold, read_lines
 
 MAX_TOKENS = 256
 TOKENS_AT_ONCE = 1 << 16
@@ -72,10 +72,8 @@ def relevant_documents(folder, index_of):
     relevant = collections.defaultdict(set)
     names = ["qrels.tsv"] + [n for n in ["possible_positives.tsv"] if list(folder.glob(n + "*"))]
     for name in names:
-        for line in read_text(folder, name).splitlines()[1:]:
-            question, document, grade = line.split("\t")
-            if float(grade) > 0 and document in index_of:
-                relevant[question].add(index_of[document])
+        for question, documents in read_gold(folder, name).items():
+            relevant[question].update(index_of[d] for d in documents if d in index_of)
     return relevant
 
 

@@ -19,7 +19,7 @@ import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from beir_files import read_lines
+from beir_files import read_lines, write_lines
 from introductions import MONTHS
 
 KINDS = ("access code", "locker number", "phone extension", "room", "seat", "price", "serial number", "account number",
@@ -165,11 +165,10 @@ def main():
         by_kind[kind].append(document)
 
     options.output.mkdir(parents=True, exist_ok=True)
+    write_lines(options.output, "corpus.jsonl",
+                ({"_id": f"k{i}", "title": "", "text": hide(passage["text"], statements, rng)}
+                 for i, (passage, statements) in enumerate(zip(passages, texts))))
     write = lambda name: open(options.output / name, "w", encoding="utf-8")
-    with write("corpus.jsonl") as out:
-        for i, (passage, statements) in enumerate(zip(passages, texts)):
-            out.write(json.dumps({"_id": f"k{i}", "title": "", "text": hide(passage["text"], statements, rng)},
-                                 ensure_ascii=False) + "\n")
     with write("queries.jsonl") as questions, write("qrels.tsv") as gold, write("hard_negatives.tsv") as wrong:
         gold.write("query-id\tcorpus-id\tscore\n")
         for i, (document, name, kind, value) in enumerate(facts):

@@ -27,6 +27,12 @@ def answer_prompt(question):
     return f"\nQuestion: {question}\nAnswer:"
 
 
+def batches(rows, size):
+    """Indices of the rows, the longest first, `size` at a time."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    return [order[begin:begin + size] for begin in range(0, len(order), size)]
+
+
 class MostHaveEnded(StoppingCriteria):
     def __init__(self, end, prompt_tokens):
         self.end, self.prompt_tokens = end, prompt_tokens
@@ -119,10 +125,8 @@ class QuestionModel:
     def ask(self, texts, styles, report):
         """What the model writes behind each text's prompt: an answer, then a question to it; empty without an end."""
         rows = [self.prompt(text, ask_prompt(style)) for text, style in zip(texts, styles)]
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         out = [""] * len(rows)
-        for begin in range(0, len(order), PROMPTS_AT_ONCE):
-            part = order[begin:begin + PROMPTS_AT_ONCE]
+        for number, part in enumerate(batches(rows, PROMPTS_AT_ONCE)):
             ids, mask = self.batch([rows[i] for i in part])
             stop = StoppingCriteriaList([MostHaveEnded(self.end, ids.shape[1])])
             written = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=True, top_k=TOP_K,
@@ -133,18 +137,16 @@ class QuestionModel:
             texts_written = self.tokenizer.batch_decode(written, skip_special_tokens=True)
             for i, text, is_whole in zip(part, texts_written, ended):
                 out[i] = text if is_whole else ""
-            if begin // PROMPTS_AT_ONCE % 10 == 0:
-                report(f"asked {begin + len(part)} of {len(rows)}")
+            if number % 10 == 0:
+                report(f"asked {number * PROMPTS_AT_ONCE + len(part)} of {len(rows)}")
         return out
 
     @torch.inference_mode()
     def would_answer(self, texts, questions, answers):
         """Whether greedy decoding answers each question on its text with exactly this answer."""
         samples = [self.sample(t, answer_prompt(q), f" {a}") for t, q, a in zip(texts, questions, answers)]
-        order = sorted(range(len(samples)), key=lambda i: -len(samples[i][0]))
         out = [False] * len(samples)
-        for begin in range(0, len(order), CHECKED_AT_ONCE):
-            part = order[begin:begin + CHECKED_AT_ONCE]
+        for part in batches([tokens for tokens, _ in samples], CHECKED_AT_ONCE):
             logits, tokens = self.predictions([samples[i] for i in part])
             right = (logits.argmax(1) == tokens).tolist()
             at = 0

@@ -46,6 +46,14 @@ class Interleave : public DeviceTest {
 
   nlohmann::json prompts() const { return nlohmann::json::parse(std::ifstream(folder_.path() / "msa_template.json")); }
 
+  /// Prompts with which the router hardly tells documents apart, and five candidates are read.
+  nlohmann::json prompts_that_read_five() const {
+    nlohmann::json json = prompts();
+    json["id_decoding"]["prior_temperature"] = 1000;
+    json["id_decoding"]["rerank"]["documents"] = 5;
+    return json;
+  }
+
   /// The same model with other prompts, and five documents.
   void use(const nlohmann::json& prompts) {
     std::ofstream(folder_.path() / "msa_template.json") << prompts.dump();
@@ -152,12 +160,9 @@ TEST_P(Interleave, AHopTakesDocumentsUntilTheirPriorExceedsItsMass) {
 }
 
 TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
-  nlohmann::json json = prompts();
-  // The router hardly tells documents apart; what the candidates' texts say decides.
-  json["id_decoding"]["prior_temperature"] = 1000;
+  nlohmann::json json = prompts_that_read_five();
   json["id_decoding"]["prior_weight"] = 1e6;
   json["id_decoding"]["rerank"]["weight"] = 100;
-  json["id_decoding"]["rerank"]["documents"] = 5;
   use(json);
   AskOptions options = short_answers();
   options.top_k = 5;
@@ -189,9 +194,7 @@ TEST_P(Interleave, WhatIsReadDecidesWhatIsCited) {
 }
 
 TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
-  nlohmann::json json = prompts();
-  json["id_decoding"]["prior_temperature"] = 1000;
-  json["id_decoding"]["rerank"]["documents"] = 5;
+  nlohmann::json json = prompts_that_read_five();
   for (const auto& [confident, expected] : {std::pair<double, size_t>{0.1, 1}, {1, 5}}) {
     json["id_decoding"]["rerank"]["confident"] = confident;  // five alike have .2 each
     use(json);
@@ -202,9 +205,7 @@ TEST_P(Interleave, ReadingStopsOnceACandidateIsSettled) {
 }
 
 TEST_P(Interleave, OnlyDocumentsRelevantEnoughAreCited) {
-  nlohmann::json json = prompts();
-  json["id_decoding"]["prior_temperature"] = 1000;
-  json["id_decoding"]["rerank"]["documents"] = 5;
+  nlohmann::json json = prompts_that_read_five();
   json["id_decoding"]["rerank"]["confident"] = 1;
   use(json);
   AskOptions options = short_answers();
