@@ -48,13 +48,15 @@ struct DocumentRecord {
 };
 
 struct AddOptions {
-  bool replace = false;            // end the live documents of the same external ids in the same commit
-  std::vector<DocumentId> remove;  // end these too
+  bool replace = false;                       // end the live documents of the same external ids in the same commit
+  std::vector<DocumentId> remove;             // end these too
+  std::vector<DocumentId> only_if_live = {};  // else nothing is committed
 };
 
 struct AddResult {
   std::vector<size_t> duplicates;  // inputs whose external id a live document, or an earlier input, already has
-  bool committed() const { return duplicates.empty(); }
+  std::vector<DocumentId> gone;    // of only_if_live: those that are not
+  bool committed() const { return duplicates.empty() && gone.empty(); }
 };
 
 struct CompactionResult {
@@ -116,8 +118,9 @@ class Bank {
   /// No id below `first` will be given: banks whose ids do not meet merge without encoding anything anew.
   void skip_ids_below(DocumentId first);
 
-  /// One atomic commit, one new segment: all documents or, with duplicates or an Error, none. The three spans run in
-  /// parallel; ids are ascending and reserved. Throws Error on metadata that is no JSON object or a disk that is full.
+  /// One atomic commit, one new segment: all documents or, where AddResult says so or with an Error, none. The three
+  /// spans run in parallel; ids are ascending and reserved. Throws Error on metadata that is no JSON object or a disk
+  /// that is full.
   [[nodiscard]] AddResult add(std::span<const DocumentId> ids, std::span<const DocumentInput> inputs,
                               std::span<const EncodedDocument> documents, const AddOptions& options = {});
   /// The same with segments that others write: `write` gets the first free number and writes as many as it likes from

@@ -63,6 +63,7 @@ AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInp
   require_writer();
   MSA_CHECK(ids.size() == inputs.size());
   if (ids.empty()) {
+    MSA_CHECK(options.only_if_live.empty());
     if (!options.remove.empty()) remove(options.remove);
     return {};
   }
@@ -72,7 +73,10 @@ AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInp
     const std::lock_guard guard(mutex_);
     MSA_CHECK(ids.back() < next_id_);
     check_inputs(inputs);
-    AddResult result{store_->duplicates(inputs, options.replace)};
+    AddResult result{store_->duplicates(inputs, options.replace), {}};
+    for (const DocumentId id : options.only_if_live) {
+      if (!store_->find(id)) result.gone.push_back(id);
+    }
     if (!result.committed()) return result;
     number = store_->next_segment();
   }

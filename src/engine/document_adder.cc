@@ -65,11 +65,16 @@ void DocumentAdder::commit(const Progress& progress) {
     documents.push_back(model_.prompts().document(ids[i], texts_[i]).tokens);
   }
   const AddResult result = writer_.add(ids, inputs_, documents, edit_, progress);
+  if (!result.gone.empty()) {
+    throw DocumentGone("the document was removed meanwhile, nothing is stored", std::to_string(result.gone[0]),
+                       "add the text as a new document");
+  }
   MSA_CHECK(result.committed());
   for (const DocumentTokens& d : documents) report_.tokens += static_cast<int64_t>(d.size());
   report_.added.insert(report_.added.end(), ids.begin(), ids.end());
   inputs_.clear();
   edit_.remove.clear();
+  edit_.only_if_live.clear();
   texts_.clear();
   pending_ids_.clear();
   pending_tokens_ = 0;
@@ -99,6 +104,7 @@ bool DocumentAdder::keeps(const std::string& external_id, const std::string& tex
   if (external_id.empty()) return false;
   const std::string hash = content_hash(text);
   const auto known = bank_.find_by_external_id(options_.name_space, external_id);
+  if (!edit_.only_if_live.empty() && (!known || known->id != edit_.only_if_live.front())) return false;
   if (!known) {
     const auto removed = bank_.find_removed(options_.name_space, external_id, hash);
     if (!removed || !bank_.reinstate(removed->id, metadata)) return false;
@@ -109,8 +115,10 @@ bool DocumentAdder::keeps(const std::string& external_id, const std::string& tex
     using Json = nlohmann::ordered_json;
     if (!options_.replace || Json::parse(known->metadata_json) == Json::parse(metadata)) {
       ++report_.unchanged;
-    } else if (bank_.reinstate(known->id, metadata)) {
+    } else if (bank_.change_metadata(known->id, metadata)) {
       report_.reinstated.push_back(known->id);
+    } else {
+      return false;  // removed meanwhile
     }
     return true;
   }

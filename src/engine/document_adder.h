@@ -19,6 +19,11 @@ struct DocumentConflict : Error {
   using Error::Error;
 };
 
+/// The document that was to be live is not.
+struct DocumentGone : Error {
+  using Error::Error;
+};
+
 struct AdderOptions {
   std::string name_space;
   bool replace = false;  // the documents that have these external ids
@@ -49,6 +54,8 @@ class DocumentAdder {
   /// Into how many parts the text went. Commits when enough is pending. Throws DocumentConflict, and Error for an
   /// external id that came before in the same batch.
   int take(const NewDocument& document, const Progress& progress = {});
+  /// The next commit stores nothing and throws DocumentGone unless this document is live then.
+  void only_if_live(DocumentId id) { edit_.only_if_live = {id}; }
   /// Ends a document in the next commit.
   void remove(DocumentId id) { edit_.remove.push_back(id); }
   void commit(const Progress& progress = {});

@@ -21,6 +21,9 @@ HttpError to_http(const Error& error) {
   if (dynamic_cast<const DocumentConflict*>(&error) != nullptr) {
     return {409, error.problem() + " (fix: send \"replace\": true, or delete it first)", "id", "document_exists"};
   }
+  if (dynamic_cast<const DocumentGone*>(&error) != nullptr) {
+    return {404, "there is no memory " + error.where() + ": " + error.problem(), "id", "not_found"};
+  }
   const std::string text = error.what();
   if (error.where() == "question") {
     return {400, text, "messages",

@@ -156,14 +156,18 @@ void Server::Routes::list_memories(Call& call) {
 }
 
 AddReport Server::Routes::add(const std::string& name_space, bool replace, std::span<const NewDocument> documents,
-                              std::optional<DocumentId> instead_of) {
+                              const DocumentRecord* instead_of) {
   AddReport report = queue_.run([&] {
     AdderOptions options;
     options.name_space = name_space;
     options.replace = replace;
     options.max_tokens = std::min(options.max_tokens, DocumentAdder::most_tokens(backend_.model));
     DocumentAdder adder(backend_.context, backend_.model, backend_.bank, options, backend_.ranks);
-    if (instead_of) adder.remove(*instead_of);
+    if (instead_of != nullptr) {
+      adder.only_if_live(instead_of->id);
+      // A document with a name gives way to the next one of that name, another one by its number.
+      if (instead_of->external_id.empty()) adder.remove(instead_of->id);
+    }
     for (const NewDocument& document : documents) adder.take(document);
     adder.commit();
     return adder.report();
@@ -210,11 +214,7 @@ void Server::Routes::replace_memory(Call& call) {
   const DocumentRecord old = found(call, true);
   document.external_id = old.external_id;
   if (!f.has("metadata")) document.metadata_json = old.metadata_json;
-  // A document with a name gives way to the next one of that name, another one by its number.
-  std::optional<DocumentId> instead_of;
-  if (old.external_id.empty()) instead_of = old.id;
-  const AddReport report = add(old.name_space, true, std::span(&document, 1), instead_of);
-  reply(call, 200, report_object(report));
+  reply(call, 200, report_object(add(old.name_space, true, std::span(&document, 1), &old)));
 }
 
 /// Metadata alone: nothing is encoded.

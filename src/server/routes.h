@@ -56,9 +56,9 @@ class Server::Routes {
   void replace_memory(Call& call);
   void change_memory(Call& call);
   void delete_memory(Call& call);
-  /// Encoded and committed; `instead_of` ends in the same commit.
+  /// Encoded and committed; `instead_of` ends in the same commit, or DocumentGone is thrown.
   AddReport add(const std::string& name_space, bool replace, std::span<const NewDocument> documents,
-                std::optional<DocumentId> instead_of = {});
+                const DocumentRecord* instead_of = nullptr);
   /// Of the id in the path, live and permitted; throws HttpError (404, 403).
   DocumentRecord found(const Call& call, bool to_write) const;
   void need_writable() const;

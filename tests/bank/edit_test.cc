@@ -124,6 +124,21 @@ TEST_P(EditTest, AReplacementMayRemoveOthersToo) {
   EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(4, 5));
 }
 
+TEST_P(EditTest, AddsOnlyWhileAnotherLives) {
+  add_some(2);
+  const auto add_while_2_lives = [&] {
+    Batch batch = random_batch(*bank_, 1, random_);
+    return bank_->add(batch.ids, batch.inputs, batch.documents, {.remove = {2}, .only_if_live = {1, 2}});
+  };
+  EXPECT_TRUE(add_while_2_lives().committed());
+  const std::string before = bank_->fingerprint();
+  const AddResult late = add_while_2_lives();
+  EXPECT_FALSE(late.committed());
+  EXPECT_THAT(late.gone, ElementsAre(2));
+  EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(1, 3));
+  EXPECT_EQ(bank_->fingerprint(), before);
+}
+
 TEST_P(EditTest, RemovesManyInOneCommit) {
   add_some(5);
   const int64_t commit = bank_->snapshot()->commit;
