@@ -62,22 +62,21 @@ AddResult Bank::add(std::span<const DocumentId> ids, std::span<const DocumentInp
                     const AddOptions& options) {
   require_writer();
   MSA_CHECK(ids.size() == inputs.size());
-  if (ids.empty()) {
-    MSA_CHECK(options.only_if_live.empty());
-    if (!options.remove.empty()) remove(options.remove);
-    return {};
-  }
   const std::lock_guard edit(edit_mutex_);
   int64_t number = 0;
   {
     const std::lock_guard guard(mutex_);
-    MSA_CHECK(ids.back() < next_id_);
     check_inputs(inputs);
     AddResult result{store_->duplicates(inputs, options.replace), {}};
     for (const DocumentId id : options.only_if_live) {
       if (!store_->find(id)) result.gone.push_back(id);
     }
     if (!result.committed()) return result;
+    if (ids.empty()) {
+      if (!options.remove.empty() && !store_->remove(options.remove).empty()) committed();
+      return result;
+    }
+    MSA_CHECK(ids.back() < next_id_);
     number = store_->next_segment();
   }
   const WrittenSegments written = write(number);

@@ -137,6 +137,14 @@ TEST_P(EditTest, AddsOnlyWhileAnotherLives) {
   EXPECT_THAT(late.gone, ElementsAre(2));
   EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(1, 3));
   EXPECT_EQ(bank_->fingerprint(), before);
+  // Without documents to add, too.
+  const auto remove_3_while = [&](DocumentId id) {
+    return bank_->add({}, {}, std::span<const EncodedDocument>(), {.remove = {3}, .only_if_live = {id}});
+  };
+  EXPECT_THAT(remove_3_while(2).gone, ElementsAre(2));
+  EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(1, 3));
+  EXPECT_TRUE(remove_3_while(1).committed());
+  EXPECT_THAT(live(*bank_->snapshot()), ElementsAre(1));
 }
 
 TEST_P(EditTest, RemovesManyInOneCommit) {

@@ -65,6 +65,17 @@ TEST_F(DocumentAdderTest, NothingTakesTheRemovedOnesPlace) {
   }
 }
 
+TEST_F(DocumentAdderTest, TheSameTextMayEndPartsOfAnotherVersion) {
+  const DocumentId whole = add({"one", "name", "{}"});
+  add({"two", "name#1", "{}"});
+  DocumentAdder again = adder(true);
+  again.only_if_live(whole);
+  again.take({"one", "name", "{}"});
+  again.commit();  // nothing to encode, a part to end
+  EXPECT_EQ(bank_->snapshot()->n_documents(), 1);
+  EXPECT_TRUE(bank_->find(whole));
+}
+
 TEST_F(DocumentAdderTest, ReplacesTheLiveOne) {
   const DocumentId old = add({"one", "name", "{}"});
   DocumentAdder next = adder(true);
