@@ -6,7 +6,7 @@
 # eval/2wiki and eval/hotpotqa, whose pairs of documents are kept out of the comparisons: recipes/README.md says where
 # they come from. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
 # safetensors (default: python3); a GPU makes the vectors in minutes, a CPU in hours.
-# asked: also questions by a model, which run 11 reads; needs a GPU, gguf for Python, and eval/nq and eval/squad-dev as
+# asked: also questions by a model, which runs 11 and 12 read; needs a GPU, gguf for Python, and eval/nq and eval/squad-dev as
 # well, whose questions and documents are kept out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,31 +14,17 @@ data=${1:-$here/data}
 trainer=${MSA_TRAIN:-$here/../build/release/msa-train}
 python=${PYTHON:-python3}
 scripts=$here/../scripts/train
+source "$here/steps.sh"
 
 for set in squad-train squadshifts multihop-train nq-swap fairytaleqa ottqa eval/2wiki eval/hotpotqa; do
   [[ -d $data/$set ]] || { echo "error: $data/$set is missing (fix: recipes/README.md says where it comes from)" >&2; exit 1; }
 done
-
-# make OUTPUT COMMAND…: runs the command where OUTPUT is missing.
-make() {
-  local output=$1
-  shift
-  [[ -e $output ]] || { echo "$output" >&2 && "$@"; }
-}
 
 make "$data/made" "$trainer" make-data "$data/ottqa" "$data/made" --inverse-cloze 90000 --fill-in 90000 --title 90000 \
   --link 60000 --bridge 40000
 make "$data/key-values" "$python" "$scripts/key_values.py" "$data/made" "$data/key-values" --documents 12000 --seed 2
 make "$data/comparisons" "$python" "$scripts/comparisons.py" "$data/ottqa" "$data/comparisons" \
   --held-out "$data/eval/2wiki" --held-out "$data/eval/hotpotqa"
-
-# teacher SET NAME OPTION…: vectors SET/NAME.safetensors, negatives SET/NAME.tsv.
-teacher() {
-  local set=$data/$1 name=$2
-  shift 2
-  make "$set/$name.safetensors" "$python" "$scripts/dense_teacher.py" "$set" "$set/$name.safetensors" \
-    --negatives "$set/$name.tsv" "$@"
-}
 
 teacher made minilm --count 4
 teacher multihop-train minilm

@@ -13,6 +13,7 @@ data=$1 model=$2
 msa=${MSA:-$here/../build/release/msa}
 python=${PYTHON:-python3}
 scripts=$here/../scripts/train
+source "$here/steps.sh"
 
 # need PATH FIX
 need() { [[ -e $1 ]] || { echo "error: $1 is missing (fix: $2)" >&2; exit 1; }; }
@@ -23,13 +24,6 @@ for set in made asked squad-train squadshifts; do need "$data/$set" "recipes/pre
 for set in squad-train squadshifts; do
   for name in minilm minilm.plain; do need "$data/$set/$name.tsv" "recipes/prepare.sh $data asked"; done
 done
-
-# make OUTPUT COMMAND…: runs the command where OUTPUT is missing.
-make() {
-  local output=$1
-  shift
-  [[ -e $output ]] || { echo "$output" >&2 && "$@"; }
-}
 
 # link SET NAME: asked-all/NAME → SET/NAME, plain or .zst.
 link() {
@@ -43,8 +37,7 @@ mkdir -p "$data/asked-all"
 link made corpus.jsonl
 link asked queries.jsonl
 link asked qrels.tsv
-make "$data/asked-all/minilm.safetensors" "$python" "$scripts/dense_teacher.py" "$data/asked-all" \
-  "$data/asked-all/minilm.safetensors" --negatives "$data/asked-all/minilm.tsv"
+teacher asked-all minilm
 
 # negatives SET HARD MINED FIRST OTHERS: SET/HARD.tsv of the router's run and SET/MINED.tsv.
 negatives() {
