@@ -6,8 +6,8 @@
 # eval/2wiki and eval/hotpotqa, whose pairs of documents are kept out of the comparisons: recipes/README.md says where
 # they come from. MSA_TRAIN: the trainer (default: build/release/msa-train). PYTHON: with torch, transformers and
 # safetensors (default: python3); a GPU makes the vectors in minutes, a CPU in hours.
-# asked: also questions by a model, which runs 11 and 12 read; needs a GPU, gguf for Python, and eval/nq and eval/squad-dev as
-# well, whose questions and documents are kept out.
+# asked: also questions by a model, which runs 11 and 12 read; needs a GPU, gguf for Python, and eval/nq and
+# eval/squad-dev as well, whose questions and documents are kept out.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 data=${1:-$here/data}
